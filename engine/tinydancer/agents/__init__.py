@@ -1,0 +1,1 @@
+"""Who can serve a request: the agents, their prices and what they can do."""

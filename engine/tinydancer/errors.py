@@ -1,0 +1,112 @@
+"""What can go wrong, as PostgreSQL will report it.
+
+    TinyDancerError              XX000  the base of all
+    ├── InvalidInput             22023  an argument has a value that is not allowed
+    │   ├── InvalidText          22021  text is not valid UTF-8 or has a NUL in it
+    │   └── NumberOutOfRange     22003  NaN, infinity, negative money, beyond a limit
+    ├── MissingInput             22004  a required input column has no value
+    ├── TooLarge                 54000  a text, a list or a frame is over its limit
+    ├── NotFound                 42704  a named agent, route, model or table does not exist
+    ├── AlreadyExists            42710  a name is taken
+    ├── NotReady                 55000  the state does not allow it (no agents, wrong dimension)
+    ├── BudgetExceeded           53400  a budget or rate limit refuses it
+    ├── ProviderFailed           58030  an embedding provider did not answer as it should
+    ├── ProtocolViolated         08P01  a frame that is none
+    ├── Unauthorized             28000  the token is missing or wrong
+    └── Unavailable              08006  the database can't be reached
+"""
+
+from __future__ import annotations
+
+
+class TinyDancerError(Exception):
+    """An error with what PostgreSQL shows of one: SQLSTATE, message, detail and hint.
+
+    The message says what was wrong and with which value; the hint says what to do.
+    """
+
+    sqlstate = "XX000"
+
+    def __init__(self, message: str, *, detail: str = "", hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.detail = detail
+        self.hint = hint
+
+
+class InvalidInput(TinyDancerError):
+    """An argument has a value that is not allowed."""
+
+    sqlstate = "22023"
+
+
+class InvalidText(InvalidInput):
+    """Text that is not valid UTF-8, or has a NUL in it."""
+
+    sqlstate = "22021"
+
+
+class NumberOutOfRange(InvalidInput):
+    """NaN, an infinity, negative money, or a number beyond its limit."""
+
+    sqlstate = "22003"
+
+
+class MissingInput(TinyDancerError):
+    """A required input column has no value."""
+
+    sqlstate = "22004"
+
+
+class TooLarge(TinyDancerError):
+    """A text, a list or a frame is over its limit."""
+
+    sqlstate = "54000"
+
+
+class NotFound(TinyDancerError):
+    """A named agent, route, model or table does not exist."""
+
+    sqlstate = "42704"
+
+
+class AlreadyExists(TinyDancerError):
+    """A name is taken."""
+
+    sqlstate = "42710"
+
+
+class NotReady(TinyDancerError):
+    """The state of the system does not allow it."""
+
+    sqlstate = "55000"
+
+
+class BudgetExceeded(TinyDancerError):
+    """A budget or a rate limit refuses it."""
+
+    sqlstate = "53400"
+
+
+class ProviderFailed(TinyDancerError):
+    """An embedding provider did not answer as it should."""
+
+    sqlstate = "58030"
+
+
+class ProtocolViolated(TinyDancerError):
+    """A frame that is none."""
+
+    sqlstate = "08P01"
+
+
+class Unauthorized(TinyDancerError):
+    """The token is missing or wrong."""
+
+    sqlstate = "28000"
+
+
+class Unavailable(TinyDancerError):
+    """The database can't be reached."""
+
+    sqlstate = "08006"

@@ -1,0 +1,1 @@
+"""Vector to category: FastGRNN, heads, training, calibration."""

@@ -1,0 +1,1 @@
+"""Which objective a decision serves: cost, latency, quality, or a blend."""

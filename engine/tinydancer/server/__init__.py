@@ -1,0 +1,1 @@
+"""The scan service: sockets, frames, workers, metrics."""

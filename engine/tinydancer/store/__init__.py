@@ -1,0 +1,1 @@
+"""Every SQL statement the engine sends, and the snapshot it keeps."""

@@ -1,0 +1,1 @@
+"""What runs inside PostgreSQL: the contract, the client and the Multicorn wrapper."""

@@ -1,0 +1,21 @@
+"""Packages live in fdw/ and engine/, SQL in sql/, C in fdw/native: this maps them into one wheel."""
+
+from setuptools import find_packages, setup
+
+PACKAGES = {
+    **{name: f"engine/{name.replace('.', '/')}" for name in find_packages("engine")},
+    "tinydancer_fdw": "fdw/tinydancer_fdw",
+    "tinydancer_fdw.native": "fdw/native",
+    "tinydancer.sql": "sql",
+}
+
+setup(
+    packages=sorted(PACKAGES),
+    package_dir=PACKAGES,
+    package_data={
+        "tinydancer.sql": ["**/*.sql"],
+        "tinydancer_fdw.native": ["*.c", "*.h"],
+        "tinydancer": ["py.typed", "**/*.safetensors", "**/*.json", "**/*.npz", "**/*.md"],
+        "tinydancer_fdw": ["py.typed"],
+    },
+)
