@@ -1,0 +1,1 @@
+"""The native front door in C, and the program that builds it."""
