@@ -1,4 +1,4 @@
-"""Packages live in fdw/ and engine/, SQL in sql/, C in fdw/native: this maps them into one wheel."""
+"""One wheel of packages in fdw/ and engine/, SQL in sql/ and C in fdw/native."""
 
 from setuptools import find_packages, setup
 

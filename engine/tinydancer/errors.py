@@ -1,19 +1,19 @@
 """What can go wrong, as PostgreSQL will report it.
 
-    TinyDancerError              XX000  the base of all
-    ├── InvalidInput             22023  an argument has a value that is not allowed
-    │   ├── InvalidText          22021  text is not valid UTF-8 or has a NUL in it
-    │   └── NumberOutOfRange     22003  NaN, infinity, negative money, beyond a limit
-    ├── MissingInput             22004  a required input column has no value
-    ├── TooLarge                 54000  a text, a list or a frame is over its limit
-    ├── NotFound                 42704  a named agent, route, model or table does not exist
-    ├── AlreadyExists            42710  a name is taken
-    ├── NotReady                 55000  the state does not allow it (no agents, wrong dimension)
-    ├── BudgetExceeded           53400  a budget or rate limit refuses it
-    ├── ProviderFailed           58030  an embedding provider did not answer as it should
-    ├── ProtocolViolated         08P01  a frame that is none
-    ├── Unauthorized             28000  the token is missing or wrong
-    └── Unavailable              08006  the database can't be reached
+TinyDancerError              XX000  the base of all
+├── InvalidInput             22023  an argument has a value that is not allowed
+│   ├── InvalidText          22021  text is not valid UTF-8 or has a NUL in it
+│   └── NumberOutOfRange     22003  NaN, infinity, negative money, beyond a limit
+├── MissingInput             22004  a required input column has no value
+├── TooLarge                 54000  a text, a list or a frame is over its limit
+├── NotFound                 42704  a named agent, route, model or table does not exist
+├── AlreadyExists            42710  a name is taken
+├── NotReady                 55000  the state does not allow it (no agents, wrong dimension)
+├── BudgetExceeded           53400  a budget or rate limit refuses it
+├── ProviderFailed           58030  an embedding provider did not answer as it should
+├── ProtocolViolated         08P01  a frame that is none
+├── Unauthorized             28000  the token is missing or wrong
+└── Unavailable              08006  the database can't be reached
 """
 
 from __future__ import annotations

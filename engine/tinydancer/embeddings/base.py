@@ -31,7 +31,7 @@ class Embedder(Protocol):
         """Length of each vector."""
 
     def embed(self, texts: Sequence[str]) -> Vectors:
-        """(n, dimension) float32, rows of unit length. Raises ProviderFailed where one is remote."""
+        """(n, dimension) float32, rows of unit length. Raises ProviderFailed (remote ones)."""
 
     def count_tokens(self, texts: Sequence[str]) -> NDArray[np.int64]:
         """(n,) tokens of each text by the embedder's tokenizer, special tokens left out."""

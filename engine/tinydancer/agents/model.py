@@ -1,0 +1,52 @@
+"""An agent: an LLM, a tool, an API, a person or an ensemble that can serve requests."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+AGENT_TYPES = ("llm", "tool", "api", "human", "ensemble")
+
+
+@dataclass(frozen=True)
+class Prices:
+    """What an agent costs; an unset price is 0. Money, in the currency of the installation."""
+
+    per_1k_input_tokens: float = 0.0
+    per_1k_output_tokens: float = 0.0
+    per_call: float = 0.0
+    per_second: float = 0.0
+
+
+@dataclass(frozen=True)
+class Performance:
+    """How an agent does: as registered (a prior), until outcomes say otherwise.
+
+    Latencies are in milliseconds, `quality` is 0 to 1, `output_tokens` the mean of its answers so
+    far. `outcomes` is how many outcomes stand behind these figures: 0 marks a prior.
+    `p99_latency_ms` and `output_tokens` are None where nothing was registered or measured.
+    """
+
+    avg_latency_ms: float
+    quality: float
+    p99_latency_ms: float | None = None
+    output_tokens: float | None = None
+    outcomes: int = 0
+
+
+@dataclass(frozen=True)
+class Agent:
+    """One row of the table `agents`, with its embedding in the engine's space."""
+
+    name: str
+    type: str
+    capabilities: tuple[str, ...]
+    prices: Prices
+    performance: Performance
+    metadata: Mapping[str, object] = field(default_factory=dict)
+    active: bool = True
+
+    @property
+    def text(self) -> str:
+        """What its embedding is made from: its capabilities, or its name where it lists none."""
+        return ", ".join(self.capabilities) or self.name

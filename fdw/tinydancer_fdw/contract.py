@@ -1,0 +1,190 @@
+"""The foreign tables: their columns, which of them are inputs, and what a planner needs to know.
+
+This is the one place that says so. The Multicorn wrapper and the engine import it; the native
+front door gets it as a C header written from it when it is built. Standard library only.
+
+An input column is a question: `WHERE request = 'x'` puts a value into it, and every row of the
+answer echoes that value, since PostgreSQL checks each qual again. The other columns are outputs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+# Types a foreign table may use. Inputs keep to the first five: those never crash a Multicorn
+# server as parameters under EXPLAIN.
+TYPES = ("text", "integer", "double precision", "boolean", "text[]", "numeric", "bigint",
+         "jsonb", "vector", "timestamptz", "interval")  # fmt: skip
+
+INPUT_TYPES = frozenset({"text", "integer", "double precision", "boolean", "text[]"})
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column: an input where `input` is true, refused without a value where `required`."""
+
+    name: str
+    type: str
+    description: str
+    input: bool = False
+    required: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """One foreign table.
+
+    `key` is its required input, which a join can supply row by row; `rows` is how many rows one
+    request is expected to yield, `microseconds` what one request costs, for the planner.
+    """
+
+    name: str
+    description: str
+    columns: tuple[Column, ...]
+    rows: int = 1
+    microseconds: int = 200
+
+    @property
+    def key(self) -> str | None:
+        """The required input, or None for a table that needs none."""
+        return next((column.name for column in self.columns if column.required), None)
+
+    @property
+    def inputs(self) -> tuple[Column, ...]:
+        """The input columns, in order."""
+        return tuple(column for column in self.columns if column.input)
+
+    def column(self, name: str) -> Column | None:
+        """The column of that name, or None."""
+        return next((column for column in self.columns if column.name == name), None)
+
+
+def _required(name: str, description: str) -> Column:
+    return Column(name, "text", description, input=True, required=True)
+
+
+def _input(name: str, type_: str, description: str) -> Column:
+    return Column(name, type_, description, input=True)
+
+
+OBJECTIVES = ("cost", "latency", "quality", "balanced", "quality_per_dollar", "total_cost")
+
+ROUTE_DECISIONS = Table(
+    "route_decisions",
+    "Which agent should serve a request, at what cost, latency and quality, and why.",
+    (
+        _required("request", "The text of the request."),
+        _input("optimize_for", "text", f"One of {', '.join(OBJECTIVES)}. Default balanced."),
+        _input("required_capabilities", "text[]", "Capabilities that the agent must have."),
+        _input("excluded_agents", "text[]", "Names of agents that may not be chosen."),
+        _input("max_cost", "double precision", "Most that this request may cost, in money."),
+        _input("max_latency_ms", "double precision", "Longest average latency, milliseconds."),
+        _input("min_quality", "double precision", "Least expected quality, 0 to 1."),
+        _input("budget_remaining", "double precision", "Money left: no dearer agent is chosen."),
+        _input("expected_output_tokens", "integer", "Tokens the answer is expected to have."),
+        _input("user_tier", "text", "Tier of the user who asks; routes may be kept for some."),
+        _input("top_k", "integer", "How many agents to return, best first. Default 1."),
+        Column("rank", "integer", "1 is the decision; higher ranks are the next best."),
+        Column("agent_name", "text", "The agent, or NULL where none suits."),
+        Column("confidence", "double precision", "Probability that the agent serves it well."),
+        Column("estimated_cost", "numeric", "Expected cost of this request, in money."),
+        Column("estimated_latency_ms", "double precision", "Expected latency, milliseconds."),
+        Column("expected_quality", "double precision", "Expected quality, 0 to 1."),
+        Column("similarity", "double precision", "Cosine of request and agent's capabilities."),
+        Column("score", "double precision", "What the policy maximised, 0 to 1."),
+        Column("reasoning", "text", "The decision in a sentence."),
+        Column("explanation", "jsonb", "Objective, weights, candidates, refusals, models."),
+    ),
+    microseconds=300,
+)
+
+SEMANTIC_MATCHES = Table(
+    "semantic_matches",
+    "The named routes that a query means, best first; none where none fits.",
+    (
+        _required("query", "The text to match."),
+        _input("top_k", "integer", "Most routes to return. Default 3."),
+        _input("user_tier", "text", "Tier of the user who asks."),
+        Column("rank", "integer", "1 is the best match."),
+        Column("route_name", "text", "Name of the route."),
+        Column("similarity", "double precision", "Cosine of query and route, -1 to 1."),
+        Column("target_agent", "text", "The agent that the route leads to."),
+        Column("confidence", "double precision", "Probability that the route is the right one."),
+        Column("priority", "integer", "The route's priority; higher goes first among equals."),
+    ),
+    rows=3,
+    microseconds=200,
+)
+
+CAPABILITY_MATCHES = Table(
+    "capability_matches",
+    "The agents that have a capability, by its exact name or by meaning.",
+    (
+        _required("capability", "The capability to look for."),
+        _input("top_k", "integer", "Most agents to return. Default 10."),
+        Column("rank", "integer", "1 is the best match."),
+        Column("agent_name", "text", "Name of the agent."),
+        Column("similarity", "double precision", "1 where exact, else the best cosine."),
+        Column("exact", "boolean", "Whether the agent lists this very capability."),
+    ),
+    rows=10,
+    microseconds=200,
+)
+
+REQUEST_EMBEDDINGS = Table(
+    "request_embeddings",
+    "The vector of a text, as the engine's embedder makes it.",
+    (
+        _required("content", "The text to embed."),
+        Column("embedding", "vector", "Its unit vector."),
+        Column("model", "text", "The model that made it."),
+    ),
+    microseconds=150,
+)
+
+ENGINE_STATUS = Table(
+    "engine_status",
+    "The engine that answers: what it is, what it holds, what it has done.",
+    (
+        Column("version", "text", "Version of the engine."),
+        Column("protocol", "integer", "Version of the frames it speaks."),
+        Column("front_door", "text", "The front door that this scan came through."),
+        Column("pid", "integer", "Process id of the engine."),
+        Column("uptime", "interval", "Time since it started."),
+        Column("embedder", "text", "The model that embeds requests."),
+        Column("agents", "bigint", "Active agents in its snapshot."),
+        Column("routes", "bigint", "Active routes in its snapshot."),
+        Column("scans", "bigint", "Scans answered since the start."),
+        Column("errors", "bigint", "Scans that ended in an error."),
+        Column("latency_p50_ms", "double precision", "Median time of the last scans, ms."),
+        Column("latency_p95_ms", "double precision", "95th percentile, ms."),
+        Column("latency_p99_ms", "double precision", "99th percentile, ms."),
+        Column("cache_hits", "bigint", "Embeddings found in the cache."),
+        Column("cache_misses", "bigint", "Embeddings that had to be made."),
+        Column("escalated", "bigint", "Requests that the accurate tier took over."),
+    ),
+)
+
+TABLES = {
+    table.name: table
+    for table in (
+        ROUTE_DECISIONS,
+        SEMANTIC_MATCHES,
+        CAPABILITY_MATCHES,
+        REQUEST_EMBEDDINGS,
+        ENGINE_STATUS,
+    )
+}
+
+
+def create_statement(table: Table, server: str, schema: str) -> str:
+    """The CREATE FOREIGN TABLE that IMPORT FOREIGN SCHEMA issues for a table.
+
+    The names are the contract's own, all plain lower-case identifiers; server and schema must be
+    quoted by the caller.
+    """
+    columns = ", ".join(f"{column.name} {column.type}" for column in table.columns)
+    return (
+        f"CREATE FOREIGN TABLE {schema}.{table.name} ({columns}) "
+        f"SERVER {server} OPTIONS (table '{table.name}')"
+    )
