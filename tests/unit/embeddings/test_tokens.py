@@ -1,0 +1,75 @@
+"""WordPiece ids by the cache are those of the tokenizer itself."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tinydancer.embeddings import tokens
+from tinydancer.embeddings.static import BUILTIN_TABLE, read_static_table
+from tinydancer.embeddings.tokens import WordPieces
+from tinydancer.errors import InvalidText, NotReady
+from tokenizers import Tokenizer
+from tokenizers.models import WordPiece
+from tokenizers.normalizers import BertNormalizer
+from tokenizers.pre_tokenizers import BertPreTokenizer
+
+VOCABULARY = read_static_table(BUILTIN_TABLE).vocabulary
+PIECES = WordPieces(VOCABULARY)
+
+
+def reference(vocabulary: tuple[str, ...]) -> Tokenizer:
+    ids = {token: number for number, token in enumerate(vocabulary)}
+    tokenizer = Tokenizer(WordPiece(ids, unk_token="[UNK]", max_input_chars_per_word=100))
+    tokenizer.normalizer = BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = BertPreTokenizer()
+    return tokenizer
+
+
+REFERENCE = reference(VOCABULARY)
+WORDS = st.sampled_from(
+    ["Refund", "my", "café", "e\u0301", "don't", "日本", "a\tb", "\x1f", "[SEP]"]
+)
+TEXTS = st.text() | st.lists(WORDS | st.text(max_size=8), max_size=12).map(" ".join)
+
+
+@given(TEXTS)
+def test_a_text_has_the_ids_that_the_tokenizer_gives_it_as_a_whole(text: str) -> None:
+    assert PIECES.ids(text) == REFERENCE.encode(text, add_special_tokens=False).ids
+
+
+def test_every_word_that_skips_the_tokenizer_is_its_own_only_piece() -> None:
+    words = [w for w in VOCABULARY if w.isascii() and w.isalnum() and w == w.lower()]
+    assert len(words) > 20_000
+    encoded = REFERENCE.encode_batch(words, add_special_tokens=False)
+    assert [PIECES.ids(word) for word in words] == [one.ids for one in encoded]
+
+
+def test_the_name_of_a_special_token_in_a_text_is_plain_text() -> None:
+    assert [VOCABULARY[i] for i in PIECES.ids("[SEP]")] == ["[", "sep", "]"]
+
+
+def test_the_cache_stays_within_its_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    # given a cache with room for three words beyond the vocabulary's own
+    pieces = WordPieces(["[UNK]", "a", "##b"])
+    monkeypatch.setattr(tokens, "MAX_WORDS", 4)
+    # when more words than that arrive
+    seen = [pieces.ids("a" + "b" * n) for n in range(10)]
+    # then every one of them is right, and the cache holds no more than its bound
+    assert seen == [[1] + [2] * n for n in range(10)]
+    assert len(pieces._words) <= 4
+
+
+def test_a_lone_surrogate_is_refused() -> None:
+    with pytest.raises(InvalidText, match=r"not valid Unicode: '\\ud800'"):
+        PIECES.ids("refund \ud800 please")
+
+
+def test_a_vocabulary_without_the_unknown_token_is_refused() -> None:
+    with pytest.raises(NotReady, match=r"no \[UNK\]"):
+        WordPieces(["a", "b"])
+
+
+def test_a_vocabulary_with_a_token_twice_is_refused() -> None:
+    with pytest.raises(NotReady, match="1 tokens twice"):
+        WordPieces(["[UNK]", "b", "b"])
