@@ -1,0 +1,6 @@
+#include "tinydancer_fdw.h"
+
+void
+batched_join_init(void)
+{
+}

@@ -1,0 +1,414 @@
+/*
+ * fdw.c: the handler. Plans a foreign scan and runs it: one question to the engine a (re)scan.
+ *
+ * A foreign table here stands for a table without end: a row for every request there could be. It
+ * can be read only where its inputs have values. So a path is cheap where all inputs that the query
+ * constrains are supplied to it, by constants, parameters or the outer side of a nested loop, and
+ * any other path costs so much that it is taken only where nothing else is possible; such a plan
+ * ends in an error when it runs, never in rows that are silently missing.
+ */
+#include "tinydancer_fdw.h"
+
+#include <math.h>
+
+#include "access/sysattr.h"
+#include "commands/explain.h"
+#include "executor/executor.h"
+#include "miscadmin.h"
+#include "nodes/makefuncs.h"
+#include "optimizer/cost.h"
+#include "optimizer/optimizer.h"
+#include "optimizer/pathnode.h"
+#include "optimizer/paths.h"
+#include "optimizer/planmain.h"
+#include "optimizer/restrictinfo.h"
+#include "parser/parsetree.h"
+#include "utils/rel.h"
+#include "utils/ruleutils.h"
+#if PG_VERSION_NUM >= 180000
+#include "commands/explain_state.h"
+#endif
+
+#if PG_VERSION_NUM < 140000
+#error "Tiny Dancer needs PostgreSQL 14 or later"
+#endif
+
+PG_MODULE_MAGIC;
+
+PG_FUNCTION_INFO_V1(tinydancer_native_handler);
+
+extern void _PG_init(void);
+
+/* Dearer than a path that the user has disabled (1e10), so that a plan that can run wins. */
+#define IMPOSSIBLE_COST 1e12
+#define IMPOSSIBLE_NODES 1000
+/* Values that an array of unknown length is taken to have, as PostgreSQL does. */
+#define UNKNOWN_VALUES 10
+/* Requests that a table is taken to hold where the query names none. */
+#define UNKNOWN_REQUESTS 1000
+/* Paths for one relation: a query that joins inputs to more tables than that keeps the first. */
+#define MOST_PATHS 64
+
+/* ---- planning ---- */
+
+/* How many requests a scan with these quals makes. */
+static double
+requests_made(List *quals)
+{
+	double		requests = 1;
+	ListCell   *cell;
+
+	foreach(cell, quals)
+	{
+		InputQual  *qual = lfirst(cell);
+		double		values = requests_of(qual->match, qual->value);
+
+		requests *= values < 0 ? UNKNOWN_VALUES : values;
+	}
+	return requests;
+}
+
+/* The attnos that quals supply. */
+static Bitmapset *
+supplied(List *quals)
+{
+	Bitmapset  *attnos = NULL;
+	ListCell   *cell;
+
+	foreach(cell, quals)
+		attnos = bms_add_member(attnos, ((InputQual *) lfirst(cell))->attno);
+	return attnos;
+}
+
+/* Share of the rows that pass the clauses which are not sent to the engine. */
+static double
+local_selectivity(PlannerInfo *root, RelOptInfo *rel, List *clauses)
+{
+	List	   *local = NIL;
+	ListCell   *cell;
+	InputQual	qual;
+
+	foreach(cell, clauses)
+		if (!match_input_qual(root, rel, rel->fdw_private,
+							  lfirst_node(RestrictInfo, cell)->clause, &qual))
+			local = lappend(local, lfirst(cell));
+	return clauselist_selectivity(root, local, (int) rel->relid, JOIN_INNER, NULL);
+}
+
+static void
+get_rel_size(PlannerInfo *root, RelOptInfo *rel, Oid relid)
+{
+	RelationInputs *inputs = relation_inputs(relid);
+	List	   *quals;
+	double		requests;
+
+	rel->fdw_private = inputs;
+	quals = pick_input_quals(root, rel, inputs, rel->baserestrictinfo);
+	inputs->constrained = supplied(quals);
+	requests = requests_made(quals);
+	if (inputs->key != 0 && !bms_is_member(inputs->key, inputs->constrained))
+		requests *= UNKNOWN_REQUESTS;
+	rel->tuples = Max(1, requests * inputs->table->rows);
+	rel->rows = clamp_row_est(rel->tuples *
+							  local_selectivity(root, rel, rel->baserestrictinfo));
+}
+
+/* A path whose values come from the relations of `outer`. */
+static void
+add_scan_path(PlannerInfo *root, RelOptInfo *rel, Relids outer)
+{
+	RelationInputs *inputs = rel->fdw_private;
+	ParamPathInfo *parameters = get_baserel_parampathinfo(root, rel, outer);
+	List	   *clauses = rel->baserestrictinfo;
+	List	   *quals;
+	Bitmapset  *known;
+	double		rows = rel->rows;
+	double		cost;
+	bool		possible;
+
+	if (parameters != NULL)
+		clauses = list_concat_copy(clauses, parameters->ppi_clauses);
+	quals = pick_input_quals(root, rel, inputs, clauses);
+	known = supplied(quals);
+	possible = bms_is_subset(inputs->constrained, known) &&
+		(inputs->key == 0 || bms_is_member(inputs->key, known));
+	if (parameters != NULL && possible)
+	{
+		rows = clamp_row_est(requests_made(quals) * inputs->table->rows *
+							 local_selectivity(root, rel, clauses));
+		parameters->ppi_rows = rows;
+	}
+	cost = ROUND_TRIP_COST + requests_made(quals) * REQUEST_COST(inputs->table) +
+		(possible ? 0 : IMPOSSIBLE_COST);
+	add_path(rel, (Path *)
+			 create_foreignscan_path(root, rel, NULL, rows,
+#if PG_VERSION_NUM >= 180000
+									 possible ? 0 : IMPOSSIBLE_NODES,
+#endif
+									 cost, cost + rows * cpu_tuple_cost, NIL, outer, NULL,
+#if PG_VERSION_NUM >= 170000
+									 NIL,
+#endif
+									 NIL));
+}
+
+typedef struct ColumnOf
+{
+	RelationInputs *inputs;
+	AttrNumber	attno;
+} ColumnOf;
+
+static bool
+is_column(PlannerInfo *root, RelOptInfo *rel, EquivalenceClass *ec, EquivalenceMember *em,
+		  void *arg)
+{
+	ColumnOf   *column = arg;
+
+	return input_column(rel, column->inputs, (Node *) em->em_expr) == column->attno;
+}
+
+/* The sets of relations from which a join clause could supply an input column. */
+static List *
+outer_sources(PlannerInfo *root, RelOptInfo *rel, AttrNumber attno)
+{
+	RelationInputs *inputs = rel->fdw_private;
+	ColumnOf	column = {inputs, attno};
+	List	   *clauses = list_copy(rel->joininfo);
+	List	   *sources = NIL;
+	ListCell   *cell;
+
+	if (rel->has_eclass_joins)
+		clauses = list_concat(clauses,
+							  generate_implied_equalities_for_column(root, rel, is_column, &column,
+																	 rel->lateral_referencers));
+	foreach(cell, clauses)
+	{
+		RestrictInfo *clause = lfirst_node(RestrictInfo, cell);
+		InputQual	qual;
+
+		if (!join_clause_is_movable_to(clause, rel) ||
+			!match_input_qual(root, rel, inputs, clause->clause, &qual) || qual.attno != attno)
+			continue;
+		sources = lappend(sources, bms_del_member(bms_copy(clause->clause_relids),
+												  (int) rel->relid));
+	}
+	return sources;
+}
+
+/* Adds a set to a list of sets, unless it is there or the list is long. */
+static List *
+add_set(List *sets, Relids set)
+{
+	ListCell   *cell;
+
+	foreach(cell, sets)
+		if (bms_equal(lfirst(cell), set))
+			return sets;
+	return list_length(sets) < MOST_PATHS ? lappend(sets, set) : sets;
+}
+
+static void
+get_paths(PlannerInfo *root, RelOptInfo *rel, Oid relid)
+{
+	RelationInputs *inputs = rel->fdw_private;
+	List	   *outers = list_make1(rel->lateral_relids);
+	Bitmapset  *constant = bms_copy(inputs->constrained);
+	ListCell   *cell;
+
+	/* Every choice of a source for every input that is joined to something. */
+	for (AttrNumber attno = 1; attno <= inputs->natts; attno++)
+	{
+		List	   *sources;
+		List	   *before = list_copy(outers);
+		ListCell   *source;
+
+		if (inputs->columns[attno - 1] == NULL || !inputs->columns[attno - 1]->input ||
+			bms_is_member(attno, constant))
+			continue;
+		sources = outer_sources(root, rel, attno);
+		if (sources != NIL)
+			inputs->constrained = bms_add_member(inputs->constrained, attno);
+		foreach(source, sources)
+			foreach(cell, before)
+				outers = add_set(outers, bms_union(lfirst(cell), lfirst(source)));
+	}
+	foreach(cell, outers)
+		add_scan_path(root, rel, lfirst(cell));
+}
+
+/*
+ * How many rows are wanted at most: of a query of this table alone, whose LIMIT is a constant and
+ * whose clauses are all inputs. -1 where there is no such bound.
+ */
+static int64
+row_limit(PlannerInfo *root, RelOptInfo *rel, int nclauses, int nquals)
+{
+	Query	   *query = root->parse;
+
+	if (root->limit_tuples < 1 || nclauses != nquals || root->query_pathkeys != NIL ||
+		!bms_equal(root->all_baserels, rel->relids) || query->limitCount == NULL ||
+		!IsA(query->limitCount, Const) || query->limitOption != LIMIT_OPTION_COUNT ||
+		(query->limitOffset != NULL && !IsA(query->limitOffset, Const)) || query->hasTargetSRFs)
+		return -1;
+	return (int64) ceil(root->limit_tuples);
+}
+
+static ForeignScan *
+get_plan(PlannerInfo *root, RelOptInfo *rel, Oid relid, ForeignPath *path, List *tlist,
+		 List *clauses, Plan *outer_plan)
+{
+	RelationInputs *inputs = rel->fdw_private;
+	List	   *quals = pick_input_quals(root, rel, inputs, clauses);
+	List	   *local = extract_actual_clauses(clauses, false);
+	Bitmapset  *needed = NULL;
+	Bitmapset  *unmet = bms_difference(inputs->constrained, supplied(quals));
+	List	   *values = NIL;
+	ScanPlan	plan = {0};
+	ListCell   *cell;
+
+	pull_varattnos((Node *) rel->reltarget->exprs, rel->relid, &needed);
+	pull_varattnos((Node *) local, rel->relid, &needed);
+	plan.relid = relid;
+	plan.columns = columns_needed(inputs, needed);
+	plan.limit = row_limit(root, rel, list_length(clauses), list_length(quals));
+	plan.unmet = bms_is_empty(unmet) ? 0 : (AttrNumber) bms_next_member(unmet, -1);
+	foreach(cell, quals)
+	{
+		InputQual  *qual = lfirst(cell);
+
+		plan.inputs = lappend_int(plan.inputs, qual->attno);
+		plan.matches = lappend_int(plan.matches, (int) qual->match);
+		values = lappend(values, qual->value);
+	}
+	return make_foreignscan(tlist, local, rel->relid, values, scan_plan_to_list(&plan), NIL, NIL,
+							outer_plan);
+}
+
+/* ---- running ---- */
+
+typedef struct RunningScan
+{
+	EngineScan *scan;
+	bool		started;
+	int			ninputs;
+	ExprState **inputs;			/* the values to send */
+	Datum	   *input_values;
+	bool	   *input_nulls;
+	int			ncolumns;
+	AttrNumber *columns;		/* where each column received goes */
+	Datum	   *values;
+	bool	   *nulls;
+} RunningScan;
+
+static void
+begin_scan(ForeignScanState *node, int eflags)
+{
+	ForeignScan *foreign = (ForeignScan *) node->ss.ps.plan;
+	RunningScan *running = palloc0(sizeof(RunningScan));
+	ScanPlan	plan = scan_plan_from_list(foreign->fdw_private);
+	ListCell   *cell;
+
+#if PG_VERSION_NUM >= 160000
+	plan.userid = foreign->checkAsUser;
+#else
+	plan.userid = exec_rt_fetch(foreign->scan.scanrelid, node->ss.ps.state)->checkAsUser;
+#endif
+	running->scan = scan_create(plan, node->ss.ps.state);
+	running->inputs = palloc(sizeof(ExprState *) * list_length(foreign->fdw_exprs));
+	foreach(cell, foreign->fdw_exprs)
+		running->inputs[running->ninputs++] = ExecInitExpr(lfirst(cell), &node->ss.ps);
+	running->input_values = palloc0(sizeof(Datum) * running->ninputs);
+	running->input_nulls = palloc0(sizeof(bool) * running->ninputs);
+	running->columns = palloc(sizeof(AttrNumber) * list_length(plan.columns));
+	foreach(cell, plan.columns)
+		running->columns[running->ncolumns++] = (AttrNumber) lfirst_int(cell);
+	running->values = palloc0(sizeof(Datum) * running->ncolumns);
+	running->nulls = palloc0(sizeof(bool) * running->ncolumns);
+	node->fdw_state = running;
+}
+
+/* The next row, in the memory of one tuple, which the executor resets before each call. */
+static TupleTableSlot *
+iterate_scan(ForeignScanState *node)
+{
+	RunningScan *running = node->fdw_state;
+	TupleTableSlot *slot = node->ss.ss_ScanTupleSlot;
+
+	ExecClearTuple(slot);
+	if (!running->started)
+	{
+		for (int i = 0; i < running->ninputs; i++)
+			running->input_values[i] = ExecEvalExpr(running->inputs[i],
+													node->ss.ps.ps_ExprContext,
+													&running->input_nulls[i]);
+		running->started = true;
+		if (!scan_start(running->scan, running->input_values, running->input_nulls))
+			return slot;
+	}
+	if (!scan_next(running->scan, running->values, running->nulls))
+		return slot;
+	memset(slot->tts_isnull, true, sizeof(bool) * (size_t) slot->tts_tupleDescriptor->natts);
+	for (int i = 0; i < running->ncolumns; i++)
+	{
+		slot->tts_values[running->columns[i] - 1] = running->values[i];
+		slot->tts_isnull[running->columns[i] - 1] = running->nulls[i];
+	}
+	return ExecStoreVirtualTuple(slot);
+}
+
+static void
+rescan(ForeignScanState *node)
+{
+	RunningScan *running = node->fdw_state;
+
+	scan_stop(running->scan);
+	running->started = false;
+}
+
+static void
+end_scan(ForeignScanState *node)
+{
+	RunningScan *running = node->fdw_state;
+
+	if (running != NULL)
+		scan_stop(running->scan);
+}
+
+static void
+explain_scan(ForeignScanState *node, ExplainState *es)
+{
+	RunningScan *running = node->fdw_state;
+	ForeignScan *foreign = (ForeignScan *) node->ss.ps.plan;
+
+	/* EXPLAIN has just shown the quals, so that its context is set to this node and its ancestors. */
+	scan_explain(running->scan, foreign->fdw_exprs, es->deparse_cxt, es);
+}
+
+bool
+is_tinydancer_relation(RelOptInfo *rel)
+{
+	return rel->fdwroutine != NULL && rel->fdwroutine->IterateForeignScan == iterate_scan;
+}
+
+Datum
+tinydancer_native_handler(PG_FUNCTION_ARGS)
+{
+	FdwRoutine *routine = makeNode(FdwRoutine);
+
+	routine->GetForeignRelSize = get_rel_size;
+	routine->GetForeignPaths = get_paths;
+	routine->GetForeignPlan = get_plan;
+	routine->BeginForeignScan = begin_scan;
+	routine->IterateForeignScan = iterate_scan;
+	routine->ReScanForeignScan = rescan;
+	routine->EndForeignScan = end_scan;
+	routine->ExplainForeignScan = explain_scan;
+	routine->ImportForeignSchema = import_foreign_schema;
+	PG_RETURN_POINTER(routine);
+}
+
+void
+_PG_init(void)
+{
+	batched_join_init();
+}

@@ -1,0 +1,257 @@
+/*
+ * quals.c: which clauses of a query are inputs, and what a plan remembers of them.
+ *
+ * An input qual is `column = value` or `column = ANY (values)` on an input column, where the value
+ * has nothing of the same relation in it and is not volatile. The executor checks every clause
+ * again on the rows, so that a clause sent to the engine may be approximate, but never wrong.
+ */
+#include "tinydancer_fdw.h"
+
+#include "access/sysattr.h"
+#include "access/table.h"
+#include "catalog/pg_type.h"
+#include "nodes/makefuncs.h"
+#include "nodes/nodeFuncs.h"
+#include "nodes/value.h"
+#include "optimizer/clauses.h"
+#include "optimizer/optimizer.h"
+#include "parser/parse_coerce.h"
+#include "utils/array.h"
+#include "utils/lsyscache.h"
+#include "utils/rel.h"
+
+/* Reads a foreign table's columns against the contract. The caller or the planner holds a lock. */
+RelationInputs *
+relation_inputs(Oid relid)
+{
+	RelationInputs *inputs = palloc0(sizeof(RelationInputs));
+	Relation	relation = table_open(relid, NoLock);
+	TupleDesc	attributes = RelationGetDescr(relation);
+
+	inputs->table = foreign_contract_table(relid);
+	inputs->natts = (AttrNumber) attributes->natts;
+	inputs->columns = palloc0(sizeof(ContractColumn *) * attributes->natts);
+	for (int i = 0; i < attributes->natts; i++)
+	{
+		Form_pg_attribute attribute = TupleDescAttr(attributes, i);
+		const ContractColumn *column;
+
+		if (attribute->attisdropped)
+			continue;
+		column = contract_column(inputs->table, NameStr(attribute->attname));
+		if (column == NULL)
+			ereport(ERROR,
+					errcode(ERRCODE_FDW_COLUMN_NAME_NOT_FOUND),
+					errmsg("column \"%s\" of foreign table \"%s\" is none of %s",
+						   NameStr(attribute->attname), RelationGetRelationName(relation),
+						   inputs->table->name),
+					errhint("IMPORT FOREIGN SCHEMA makes the table with the columns that it has."));
+		inputs->columns[i] = column;
+		if (column->required)
+			inputs->key = attribute->attnum;
+	}
+	table_close(relation, NoLock);
+	return inputs;
+}
+
+/*
+ * The input column of `rel` that an expression is, or 0. A cast that the parser put around it, to compare
+ * it with another type, is looked through: the value is cast the other way instead.
+ */
+AttrNumber
+input_column(RelOptInfo *rel, const RelationInputs *inputs, Node *node)
+{
+	Var		   *var;
+
+	while (node != NULL)
+	{
+		if (IsA(node, RelabelType))
+			node = (Node *) ((RelabelType *) node)->arg;
+		else if (IsA(node, FuncExpr) &&
+				 ((FuncExpr *) node)->funcformat == COERCE_IMPLICIT_CAST)
+			node = (Node *) linitial(((FuncExpr *) node)->args);
+		else
+			break;
+	}
+	if (node == NULL || !IsA(node, Var))
+		return 0;
+	var = (Var *) node;
+	if ((Index) var->varno != rel->relid || var->varlevelsup != 0 ||
+		var->varattno <= 0 || var->varattno > inputs->natts ||
+		inputs->columns[var->varattno - 1] == NULL || !inputs->columns[var->varattno - 1]->input)
+		return 0;
+	return var->varattno;
+}
+
+/* Fills in the value of a qual, cast to the column's type; false where it can't be sent. */
+static bool
+take_value(PlannerInfo *root, RelOptInfo *rel, InputQual *qual, Node *value, Oid type)
+{
+	Relids		relids = pull_varnos(root, value);
+	Node	   *cast;
+
+	if (bms_is_member((int) rel->relid, relids) || contain_volatile_functions(value))
+		return false;
+	cast = coerce_to_target_type(NULL, copyObject(value), exprType(value), type, -1,
+								 COERCION_ASSIGNMENT, COERCE_IMPLICIT_CAST, -1);
+	if (cast == NULL)
+		return false;
+	qual->value = (Expr *) eval_const_expressions(root, cast);
+	qual->outer = relids;
+	return true;
+}
+
+/*
+ * Whether a clause gives an input column of `rel` its value; fills in *qual where it does.
+ */
+bool
+match_input_qual(PlannerInfo *root, RelOptInfo *rel, RelationInputs *inputs, Expr *clause,
+				 InputQual *qual)
+{
+	Oid			relid = root->simple_rte_array[rel->relid]->relid;
+
+	if (IsA(clause, OpExpr) && list_length(((OpExpr *) clause)->args) == 2)
+	{
+		OpExpr	   *operator = (OpExpr *) clause;
+		Node	   *sides[2] = {linitial(operator->args), lsecond(operator->args)};
+
+		if (!op_mergejoinable(operator->opno, exprType(sides[0])) &&
+			!op_hashjoinable(operator->opno, exprType(sides[0])))
+			return false;
+		for (int i = 0; i < 2; i++)
+		{
+			qual->attno = input_column(rel, inputs, sides[i]);
+			qual->match = MATCH_EQUALS;
+			if (qual->attno != 0 &&
+				take_value(root, rel, qual, sides[1 - i], get_atttype(relid, qual->attno)))
+				return true;
+		}
+		return false;
+	}
+	if (IsA(clause, ScalarArrayOpExpr))
+	{
+		ScalarArrayOpExpr *operator = (ScalarArrayOpExpr *) clause;
+		Oid			array;
+
+		if (!operator->useOr ||
+			!(op_mergejoinable(operator->opno, exprType(linitial(operator->args))) ||
+			  op_hashjoinable(operator->opno, exprType(linitial(operator->args)))))
+			return false;
+		qual->attno = input_column(rel, inputs, linitial(operator->args));
+		qual->match = MATCH_ANY;
+		if (qual->attno == 0)
+			return false;
+		array = get_array_type(get_atttype(relid, qual->attno));
+		return OidIsValid(array) && take_value(root, rel, qual, lsecond(operator->args), array);
+	}
+	/* The planner writes `flag = true` as `flag`, and `flag = false` as `NOT flag`. */
+	qual->match = MATCH_EQUALS;
+	qual->outer = NULL;
+	qual->value = (Expr *) makeBoolConst(!is_notclause(clause), false);
+	qual->attno = input_column(rel, inputs, is_notclause(clause) ?
+							   (Node *) get_notclausearg(clause) : (Node *) clause);
+	return qual->attno != 0 && get_atttype(relid, qual->attno) == BOOLOID;
+}
+
+/*
+ * The quals among `clauses` (RestrictInfos) that a scan sends, one for each input column: of two on
+ * one column the narrower goes, and the executor checks the other.
+ */
+List *
+pick_input_quals(PlannerInfo *root, RelOptInfo *rel, RelationInputs *inputs, List *clauses)
+{
+	InputQual **picked = palloc0(sizeof(InputQual *) * (inputs->natts + 1));
+	List	   *quals = NIL;
+	ListCell   *cell;
+
+	foreach(cell, clauses)
+	{
+		InputQual	qual;
+		InputQual **best;
+
+		if (!match_input_qual(root, rel, inputs, lfirst_node(RestrictInfo, cell)->clause, &qual))
+			continue;
+		best = &picked[qual.attno];
+		if (*best == NULL || ((*best)->match == MATCH_ANY && qual.match == MATCH_EQUALS))
+		{
+			*best = palloc(sizeof(InputQual));
+			**best = qual;
+		}
+	}
+	for (AttrNumber attno = 1; attno <= inputs->natts; attno++)
+		if (picked[attno] != NULL)
+			quals = lappend(quals, picked[attno]);
+	return quals;
+}
+
+/* How many values a qual has; -1 where that is known only when it runs. */
+double
+requests_of(enum InputMatch match, Expr *value)
+{
+	if (match == MATCH_EQUALS)
+		return 1;
+	if (IsA(value, Const))
+	{
+		Const	   *constant = (Const *) value;
+		ArrayType  *array;
+
+		if (constant->constisnull)
+			return 0;
+		array = DatumGetArrayTypeP(constant->constvalue);
+		return ArrayGetNItems(ARR_NDIM(array), ARR_DIMS(array));
+	}
+	if (IsA(value, ArrayExpr) && !((ArrayExpr *) value)->multidims)
+		return list_length(((ArrayExpr *) value)->elements);
+	return -1;
+}
+
+/* ---- what a plan remembers, as a list that can be copied with the plan ---- */
+
+List *
+scan_plan_to_list(const ScanPlan *plan)
+{
+	return list_make5(list_make2_oid(plan->relid, plan->userid),
+					  plan->columns, plan->inputs, plan->matches,
+					  list_make2(makeString(psprintf(INT64_FORMAT, plan->limit)),
+								 makeInteger(plan->unmet)));
+}
+
+ScanPlan
+scan_plan_from_list(List *list)
+{
+	List	   *oids = linitial(list);
+	List	   *numbers = llast(list);
+	ScanPlan	plan;
+
+	plan.relid = linitial_oid(oids);
+	plan.userid = lsecond_oid(oids);
+	plan.columns = lsecond(list);
+	plan.inputs = lthird(list);
+	plan.matches = lfourth(list);
+	plan.limit = strtoll(strVal(linitial(numbers)), NULL, 10);
+	plan.unmet = (AttrNumber) intVal(lsecond(numbers));
+	return plan;
+}
+
+/* The columns that a scan asks for: those of `needed`, which has attnos as pull_varattnos sets them. */
+List *
+columns_needed(const RelationInputs *inputs, Bitmapset *needed)
+{
+	bool		all = bms_is_member(0 - FirstLowInvalidHeapAttributeNumber, needed);
+	AttrNumber	first = 0;
+	List	   *columns = NIL;
+
+	for (AttrNumber attno = 1; attno <= inputs->natts; attno++)
+	{
+		if (inputs->columns[attno - 1] == NULL)
+			continue;
+		if (first == 0)
+			first = attno;
+		if (all || bms_is_member(attno - FirstLowInvalidHeapAttributeNumber, needed))
+			columns = lappend_int(columns, attno);
+	}
+	/* count(*) needs the rows, if none of their columns: one is asked for, to bound a frame's rows. */
+	if (columns == NIL && first != 0)
+		columns = list_make1_int(first);
+	return columns;
+}

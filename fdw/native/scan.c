@@ -1,0 +1,507 @@
+/*
+ * scan.c: one question to the engine, and the rows of its answer.
+ *
+ * Used by the foreign scan (one question a rescan) and by the batched join (one question a batch).
+ */
+#include "tinydancer_fdw.h"
+
+#include "access/table.h"
+#include "catalog/pg_type.h"
+#include "commands/explain.h"
+#include "common/shortest_dec.h"
+#include "executor/executor.h"
+#include "libpq/pqformat.h"
+#include "mb/pg_wchar.h"
+#include "miscadmin.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/float.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/rel.h"
+#include "utils/ruleutils.h"
+#if PG_VERSION_NUM >= 180000
+#include "commands/explain_format.h"
+#include "commands/explain_state.h"
+#endif
+
+/* A column that the engine is asked for: how its text form becomes a datum. */
+typedef struct OutputColumn
+{
+	const char *name;
+	Oid			type;
+	int32		typmod;
+	Oid			ioparam;
+	FmgrInfo	input;			/* the type's input function */
+} OutputColumn;
+
+/* An input that is sent: how its datum becomes a text form. */
+typedef struct InputColumn
+{
+	const char *name;
+	enum InputMatch match;
+	bool		array;			/* the value is an array: of inputs, or the input itself */
+	Oid			element;		/* type of the value, or of the array's elements */
+	int16		length;			/* of the element type */
+	bool		by_value;
+	char		align;
+	FmgrInfo	output;			/* the element type's output function */
+} InputColumn;
+
+struct EngineScan
+{
+	ScanPlan	plan;
+	const ContractTable *table;
+	const char *unmet;			/* name of the input that the plan fails to supply, or NULL */
+	const char *missing;		/* name of the required input that no qual supplies, or NULL */
+	EngineTarget target;
+	bool		targeted;		/* target is filled in: at the first question */
+	uint64		statement;
+	int			noutputs;
+	OutputColumn *outputs;
+	int			ninputs;
+	InputColumn *inputs;
+	StringInfoData question;
+	Connection *connection;		/* while an answer is being read */
+	MemoryContextCallback cleanup;
+	FrameReader rows;			/* the ROWS frame being read */
+	uint32		left;			/* its rows not read yet */
+	uint64		received;		/* rows of this answer */
+	uint64		total_scans;	/* for EXPLAIN ANALYZE */
+	uint64		total_rows;
+};
+
+/* ---- statements ---- */
+
+/*
+ * The number of an executor run: all its scans and rescans carry it, so that the engine answers
+ * them from one snapshot. It is remembered for as long as the run's memory lives, since an EState
+ * of a later run may get the same address.
+ */
+typedef struct Statement
+{
+	struct Statement *next;
+	EState	   *estate;
+	uint64		number;
+	MemoryContextCallback cleanup;
+} Statement;
+
+static Statement *statements = NULL;
+
+static void
+forget_statement(void *arg)
+{
+	Statement **link = &statements;
+
+	while (*link != arg)
+		link = &(*link)->next;
+	*link = (*link)->next;
+}
+
+static uint64
+statement_number(EState *estate)
+{
+	static uint64 last = 0;
+	Statement  *statement;
+
+	for (statement = statements; statement != NULL; statement = statement->next)
+		if (statement->estate == estate)
+			return statement->number;
+
+	/* Numbers of two backends should differ: they start at random. 0 means no statement. */
+	if (last == 0 && !pg_strong_random(&last, sizeof(last)))
+		last = (uint64) MyProcPid << 32;
+	if (++last == 0)
+		last = 1;
+	statement = MemoryContextAllocZero(estate->es_query_cxt, sizeof(Statement));
+	statement->estate = estate;
+	statement->number = last;
+	statement->next = statements;
+	statements = statement;
+	statement->cleanup.func = forget_statement;
+	statement->cleanup.arg = statement;
+	MemoryContextRegisterResetCallback(estate->es_query_cxt, &statement->cleanup);
+	return last;
+}
+
+/* ---- preparing ---- */
+
+/* After an error nobody ends the scan; its memory goes, and the connection goes with it. */
+static void
+close_scan(void *arg)
+{
+	EngineScan *scan = arg;
+
+	if (scan->connection != NULL)
+		connection_close(scan->connection);
+	scan->connection = NULL;
+}
+
+static void
+prepare_output(OutputColumn *output, Form_pg_attribute attribute)
+{
+	Oid			function;
+
+	output->name = pstrdup(NameStr(attribute->attname));
+	output->type = attribute->atttypid;
+	output->typmod = attribute->atttypmod;
+	getTypeInputInfo(attribute->atttypid, &function, &output->ioparam);
+	fmgr_info(function, &output->input);
+}
+
+static void
+prepare_input(InputColumn *input, Form_pg_attribute attribute, enum InputMatch match)
+{
+	Oid			element = get_element_type(attribute->atttypid);
+	Oid			function;
+	bool		varlena;
+
+	input->name = pstrdup(NameStr(attribute->attname));
+	input->match = match;
+	input->array = match == MATCH_ANY || OidIsValid(element);
+	input->element = OidIsValid(element) ? element : attribute->atttypid;
+	get_typlenbyvalalign(input->element, &input->length, &input->by_value, &input->align);
+	getTypeOutputInfo(input->element, &function, &varlena);
+	fmgr_info(function, &input->output);
+}
+
+/* The scan of a plan, in the memory of its executor run. Nothing is sent yet. */
+EngineScan *
+scan_create(ScanPlan plan, EState *estate)
+{
+	MemoryContext before = MemoryContextSwitchTo(estate->es_query_cxt);
+	EngineScan *scan = palloc0(sizeof(EngineScan));
+	Relation	relation = table_open(plan.relid, NoLock);	/* the executor holds the lock */
+	TupleDesc	attributes = RelationGetDescr(relation);
+	RelationInputs *inputs = relation_inputs(plan.relid);
+	ListCell   *attno;
+	ListCell   *match;
+
+	scan->plan = plan;
+	scan->table = inputs->table;
+	scan->statement = statement_number(estate);
+	scan->outputs = palloc0(sizeof(OutputColumn) * list_length(plan.columns));
+	foreach(attno, plan.columns)
+		prepare_output(&scan->outputs[scan->noutputs++],
+					   TupleDescAttr(attributes, lfirst_int(attno) - 1));
+	scan->inputs = palloc0(sizeof(InputColumn) * list_length(plan.inputs));
+	forboth(attno, plan.inputs, match, plan.matches)
+		prepare_input(&scan->inputs[scan->ninputs++],
+					  TupleDescAttr(attributes, lfirst_int(attno) - 1), lfirst_int(match));
+	if (inputs->key != 0 && !list_member_int(plan.inputs, inputs->key))
+		scan->missing = inputs->columns[inputs->key - 1]->name;
+	if (plan.unmet != 0)
+		scan->unmet = inputs->columns[plan.unmet - 1]->name;
+	table_close(relation, NoLock);
+
+	initStringInfo(&scan->question);
+	scan->cleanup.func = close_scan;
+	scan->cleanup.arg = scan;
+	MemoryContextRegisterResetCallback(estate->es_query_cxt, &scan->cleanup);
+	MemoryContextSwitchTo(before);
+	return scan;
+}
+
+/* ---- asking ---- */
+
+static void
+send_string(StringInfo question, const char *text, int length)
+{
+	pq_sendint32(question, (uint32) length);
+	appendBinaryStringInfo(question, text, length);
+}
+
+/* A text in the server's encoding, sent as UTF-8. */
+static void
+send_text(StringInfo question, const char *text, int length)
+{
+	char	   *converted = pg_server_to_any(text, length, PG_UTF8);
+
+	pq_sendint8(question, 1);
+	send_string(question, converted, converted == text ? length : (int) strlen(converted));
+}
+
+static void
+send_element(StringInfo question, InputColumn *input, Datum value)
+{
+	char		digits[DOUBLE_SHORTEST_DECIMAL_LEN];
+
+	switch (input->element)
+	{
+		case TEXTOID:
+		case VARCHAROID:
+			{
+				text	   *string = DatumGetTextPP(value);
+
+				send_text(question, VARDATA_ANY(string), (int) VARSIZE_ANY_EXHDR(string));
+				break;
+			}
+		case FLOAT8OID:
+			/* Not the output function: extra_float_digits could make it lose digits. */
+			if (!isnan(DatumGetFloat8(value)) && !isinf(DatumGetFloat8(value)))
+			{
+				send_text(question, digits,
+						  double_to_shortest_decimal_bufn(DatumGetFloat8(value), digits));
+				break;
+			}
+			/* FALLTHROUGH */
+		default:
+			{
+				char	   *string = OutputFunctionCall(&input->output, value);
+
+				send_text(question, string, (int) strlen(string));
+			}
+	}
+}
+
+/* Returns how many elements that are not NULL were sent. */
+static int
+send_array(StringInfo question, InputColumn *input, Datum value)
+{
+	ArrayType  *array = DatumGetArrayTypeP(value);
+	Datum	   *elements;
+	bool	   *nulls;
+	int			count;
+	int			sent = 0;
+
+	/* The engine's echo is an array of one dimension that begins at 1: another never equals it. */
+	if (input->match == MATCH_EQUALS &&
+		(ARR_NDIM(array) > 1 || (ARR_NDIM(array) == 1 && ARR_LBOUND(array)[0] != 1)))
+		ereport(ERROR,
+				errcode(ERRCODE_ARRAY_SUBSCRIPT_ERROR),
+				errmsg("input \"%s\" must be an array of one dimension with subscripts from 1",
+					   input->name));
+	deconstruct_array(array, input->element, input->length, input->by_value, input->align,
+					  &elements, &nulls, &count);
+	pq_sendint8(question, 2);
+	pq_sendint32(question, (uint32) count);
+	for (int i = 0; i < count; i++)
+	{
+		if (nulls[i])
+			pq_sendint8(question, 0);
+		else
+		{
+			send_element(question, input, elements[i]);
+			sent++;
+		}
+	}
+	return sent;
+}
+
+/* Writes the SCAN frame; returns false where no row can match, so that nobody need be asked. */
+static bool
+write_question(EngineScan *scan, const Datum *values, const bool *nulls)
+{
+	StringInfo	question = &scan->question;
+	uint32		length;
+
+	resetStringInfo(question);
+	appendBinaryStringInfo(question, "TD\001\003\0\0\0\0", FRAME_HEADER);
+	send_string(question, scan->table->name, (int) strlen(scan->table->name));
+	pq_sendint64(question, scan->statement);
+	pq_sendint64(question, (uint64) scan->plan.limit);
+	pq_sendint16(question, (uint16) scan->noutputs);
+	for (int i = 0; i < scan->noutputs; i++)
+		send_string(question, scan->outputs[i].name, (int) strlen(scan->outputs[i].name));
+	pq_sendint16(question, (uint16) scan->ninputs);
+	for (int i = 0; i < scan->ninputs; i++)
+	{
+		InputColumn *input = &scan->inputs[i];
+
+		if (nulls[i])
+			return false;
+		send_string(question, input->name, (int) strlen(input->name));
+		pq_sendint8(question, (uint8) input->match);
+		if (!input->array)
+			send_element(question, input, values[i]);
+		else if (send_array(question, input, values[i]) == 0 && input->match == MATCH_ANY)
+			return false;
+	}
+	length = (uint32) (question->len - FRAME_HEADER);
+	if (length > FRAME_MAX_PAYLOAD)
+		ereport(ERROR,
+				errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				errmsg("the inputs of a scan of \"%s\" take %u bytes, over the limit of %d",
+					   scan->table->name, length, FRAME_MAX_PAYLOAD),
+				errhint("Ask for fewer requests at once, or for shorter ones."));
+	length = pg_hton32(length);
+	memcpy(question->data + 4, &length, 4);
+	return true;
+}
+
+/* Asks the engine; `values` are those of the plan's inputs, in order. False: no row can match. */
+bool
+scan_start(EngineScan *scan, const Datum *values, const bool *nulls)
+{
+	scan_stop(scan);
+	if (scan->missing != NULL)
+		ereport(ERROR,
+				errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				errmsg("%s needs a value for %s", scan->table->name, scan->missing),
+				errhint("Say WHERE %s = '...', %s = ANY (...), or join it to a column by =.",
+						scan->missing, scan->missing));
+	if (scan->unmet != NULL)
+		ereport(ERROR,
+				errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				errmsg("this plan can't hand input %s over to %s", scan->unmet, scan->table->name),
+				errhint("Put the foreign table into a LATERAL subquery, after the tables that its inputs come from."));
+	if (!write_question(scan, values, nulls))
+		return false;
+	if (!scan->targeted)
+	{
+		MemoryContext before = MemoryContextSwitchTo(GetMemoryChunkContext(scan));
+
+		scan->target = engine_target(scan->plan.relid, OidIsValid(scan->plan.userid)
+									 ? scan->plan.userid : GetUserId());
+		scan->targeted = true;
+		MemoryContextSwitchTo(before);
+	}
+	scan->left = 0;
+	scan->received = 0;
+	scan->total_scans++;
+	connection_ask(&scan->connection, &scan->target, &scan->question);
+	return true;
+}
+
+/* ---- reading ---- */
+
+/* The datum of a cell. The byte after it is lent to a terminator, for input functions want one. */
+static Datum
+cell_datum(EngineScan *scan, OutputColumn *output, FrameText cell)
+{
+	char	   *text = (char *) cell.data;
+	char	   *converted;
+	char		after;
+	Datum		value;
+
+	if (!pg_verify_mbstr(PG_UTF8, text, (int) cell.length, true))
+		connection_violated(&scan->connection, "a cell is not valid UTF-8");
+	if (output->type == TEXTOID && GetDatabaseEncoding() == PG_UTF8)
+		return PointerGetDatum(cstring_to_text_with_len(text, (int) cell.length));
+	after = text[cell.length];
+	text[cell.length] = '\0';
+	converted = pg_any_to_server(text, (int) cell.length, PG_UTF8);
+	value = InputFunctionCall(&output->input, converted, output->ioparam, output->typmod);
+	text[cell.length] = after;
+	return value;
+}
+
+/* Reads frames until there is a row to read; false at the end of the answer. */
+static bool
+next_rows(EngineScan *scan)
+{
+	while (scan->left == 0)
+	{
+		FrameReader payload;
+		uint64		sent;
+
+		if (scan->connection == NULL)
+			return false;
+		switch (connection_frame(&scan->connection, &payload))
+		{
+			case FRAME_ROWS:
+				scan->rows = payload;
+				scan->left = frame_rows(&scan->rows, (uint16) scan->noutputs);
+				if (scan->left == 0)
+					frame_end(&scan->rows);
+				if (scan->rows.fault != NULL)
+					connection_violated(&scan->connection, scan->rows.fault);
+				break;
+			case FRAME_END:
+				sent = frame_u64(&payload);
+				frame_end(&payload);
+				if (payload.fault == NULL && sent != scan->received)
+					payload.fault = "it ends an answer of another number of rows";
+				if (payload.fault != NULL)
+					connection_violated(&scan->connection, payload.fault);
+				connection_release(&scan->connection);
+				return false;
+			case FRAME_ERROR:
+				connection_raise(&scan->connection, &payload);
+			default:
+				connection_violated(&scan->connection, "it is of a kind that answers no scan");
+		}
+	}
+	return true;
+}
+
+/*
+ * Reads the next row: values and nulls of the plan's columns, in order, in the current memory.
+ * Returns false at the end of the answer.
+ */
+bool
+scan_next(EngineScan *scan, Datum *values, bool *nulls)
+{
+	if (!next_rows(scan))
+		return false;
+	for (int i = 0; i < scan->noutputs; i++)
+	{
+		FrameText	cell = frame_cell(&scan->rows);
+
+		if (scan->rows.fault != NULL)
+			connection_violated(&scan->connection, scan->rows.fault);
+		nulls[i] = cell.data == NULL;
+		values[i] = nulls[i] ? (Datum) 0 : cell_datum(scan, &scan->outputs[i], cell);
+	}
+	scan->received++;
+	scan->total_rows++;
+	if (--scan->left == 0)
+	{
+		frame_end(&scan->rows);
+		if (scan->rows.fault != NULL)
+			connection_violated(&scan->connection, scan->rows.fault);
+	}
+	return true;
+}
+
+/*
+ * Ends a question, maybe in the middle of its answer. What has arrived already is skipped, so that
+ * a LIMIT in a nested loop keeps its connection; where more is to come, the connection is closed.
+ */
+void
+scan_stop(EngineScan *scan)
+{
+	scan->left = 0;
+	while (scan->connection != NULL)
+	{
+		FrameReader payload;
+
+		if (!connection_frame_buffered(scan->connection))
+			close_scan(scan);
+		else if (connection_frame(&scan->connection, &payload) != FRAME_ROWS)
+			connection_release(&scan->connection);
+	}
+}
+
+/* ---- explaining ---- */
+
+void
+scan_explain(EngineScan *scan, List *values, List *context, ExplainState *es)
+{
+	bool		prefix = list_length(es->rtable) > 1 || es->verbose;
+	double		requests = 1;
+	StringInfoData inputs;
+	ListCell   *value;
+	int			i = 0;
+
+	ExplainPropertyText("Engine Table", scan->table->name, es);
+	initStringInfo(&inputs);
+	foreach(value, values)
+	{
+		InputColumn *input = &scan->inputs[i++];
+		double		count = requests_of(input->match, lfirst(value));
+
+		requests = count < 0 || requests < 0 ? -1 : requests * count;
+		appendStringInfo(&inputs, input->match == MATCH_ANY ? "%s%s = ANY (%s)" : "%s%s = %s",
+						 inputs.len > 0 ? ", " : "", input->name,
+						 deparse_expression(lfirst(value), context, prefix, false));
+	}
+	ExplainPropertyText("Inputs", inputs.len > 0 ? inputs.data : "none", es);
+	if (requests >= 0)
+		ExplainPropertyFloat("Requests", NULL, requests, 0, es);
+	if (es->analyze)
+	{
+		ExplainPropertyUInteger("Scans Sent", NULL, scan->total_scans, es);
+		ExplainPropertyUInteger("Rows Received", NULL, scan->total_rows, es);
+	}
+}

@@ -1,0 +1,164 @@
+/*
+ * tinydancer_fdw.h: what the parts of the native front door share.
+ *
+ *     options.c       options of servers, mappings and tables; IMPORT FOREIGN SCHEMA
+ *     quals.c         which clauses are inputs, and what a plan remembers of them
+ *     fdw.c           the handler: planning and running one foreign scan
+ *     batched_join.c  a join that sends its outer values in batches
+ *     scan.c          one question to the engine and its rows
+ *     connection.c    sockets, waits and the pool of a backend
+ *     frames.c        reading what the engine sends
+ */
+#ifndef TINYDANCER_FDW_H
+#define TINYDANCER_FDW_H
+
+#include "postgres.h"
+
+#include "access/tupdesc.h"
+#include "foreign/fdwapi.h"
+#include "foreign/foreign.h"
+#include "lib/stringinfo.h"
+#include "nodes/bitmapset.h"
+#include "nodes/execnodes.h"
+#include "nodes/pathnodes.h"
+
+#include "frames.h"
+
+/* A server loads libraries with their symbols visible to all: keep ours to ourselves. */
+#pragma GCC visibility push(hidden)
+
+/* ---- the contract: written by build.py from tinydancer_fdw.contract ---- */
+
+typedef struct ContractColumn
+{
+	const char *name;
+	const char *type;
+	bool		input;
+	bool		required;
+} ContractColumn;
+
+typedef struct ContractTable
+{
+	const char *name;
+	const ContractColumn *columns;
+	int			ncolumns;
+	int			rows;			/* rows that one request is expected to yield */
+	int			microseconds;	/* what one request costs the engine */
+} ContractTable;
+
+/* ---- options.c ---- */
+
+/* Where the engine is, and how long to wait for it. */
+typedef struct EngineOptions
+{
+	const char *socket;			/* path of a Unix socket, or NULL */
+	const char *host;
+	const char *port;
+	const char *token;			/* "" for none */
+	int			timeout;		/* milliseconds without a byte of the answer */
+	int			connect_timeout;	/* milliseconds */
+} EngineOptions;
+
+extern const ContractTable *contract_table(const char *name);
+extern const ContractTable *foreign_contract_table(Oid relid);
+extern const ContractColumn *contract_column(const ContractTable *table, const char *name);
+extern EngineOptions engine_options(ForeignServer *server, UserMapping *mapping,
+									ForeignTable *table);
+extern List *import_foreign_schema(ImportForeignSchemaStmt *stmt, Oid serverid);
+
+/* ---- connection.c ---- */
+
+typedef struct Connection Connection;
+
+/* An engine as a foreign table and a user reach it. */
+typedef struct EngineTarget
+{
+	Oid			serverid;
+	Oid			mapping;		/* the user mapping, or 0 */
+	EngineOptions options;
+} EngineTarget;
+
+extern EngineTarget engine_target(Oid relid, Oid userid);
+extern void connection_ask(Connection **holder, const EngineTarget *target,
+						   const StringInfoData *question);
+extern int	connection_frame(Connection **holder, FrameReader *payload);
+extern bool connection_frame_buffered(Connection *connection);
+extern void connection_release(Connection **holder);
+extern void connection_close(Connection *connection);
+extern void connection_raise(Connection **holder, FrameReader *payload) __attribute__((noreturn));
+extern void connection_violated(Connection **holder, const char *fault) __attribute__((noreturn));
+
+/* ---- quals.c ---- */
+
+enum InputMatch
+{
+	MATCH_EQUALS = 0,
+	MATCH_ANY = 1
+};
+
+/* What is known of one of our foreign tables while a query is planned. */
+typedef struct RelationInputs
+{
+	const ContractTable *table;
+	AttrNumber	natts;
+	const ContractColumn **columns; /* by attno - 1; NULL for a dropped column */
+	AttrNumber	key;			/* the required input, or 0 */
+	Bitmapset  *constrained;	/* attnos of inputs that some clause could supply */
+} RelationInputs;
+
+/* A clause that gives an input column its value. */
+typedef struct InputQual
+{
+	AttrNumber	attno;
+	enum InputMatch match;
+	Expr	   *value;			/* of the column's type, or an array of it */
+	Relids		outer;			/* relations that the value is computed from */
+} InputQual;
+
+extern RelationInputs *relation_inputs(Oid relid);
+extern bool match_input_qual(PlannerInfo *root, RelOptInfo *rel, RelationInputs *inputs,
+							 Expr *clause, InputQual *qual);
+extern AttrNumber input_column(RelOptInfo *rel, const RelationInputs *inputs, Node *node);
+extern List *pick_input_quals(PlannerInfo *root, RelOptInfo *rel, RelationInputs *inputs,
+							  List *clauses);
+extern List *columns_needed(const RelationInputs *inputs, Bitmapset *needed);
+extern double requests_of(enum InputMatch match, Expr *value);
+
+/* What a plan remembers of a scan; its values are expressions kept beside it, in order. */
+typedef struct ScanPlan
+{
+	Oid			relid;
+	Oid			userid;			/* whose mapping to use; 0 for the current user */
+	List	   *columns;		/* attnos of the columns wanted */
+	List	   *inputs;			/* attnos of the inputs sent */
+	List	   *matches;		/* their InputMatch */
+	int64		limit;			/* -1: none */
+	AttrNumber	unmet;			/* an input that a clause constrains, yet not in this plan */
+} ScanPlan;
+
+extern List *scan_plan_to_list(const ScanPlan *plan);
+extern ScanPlan scan_plan_from_list(List *list);
+
+/* ---- scan.c ---- */
+
+typedef struct EngineScan EngineScan;
+
+extern EngineScan *scan_create(ScanPlan plan, EState *estate);
+extern bool scan_start(EngineScan *scan, const Datum *values, const bool *nulls);
+extern bool scan_next(EngineScan *scan, Datum *values, bool *nulls);
+extern void scan_stop(EngineScan *scan);
+extern void scan_explain(EngineScan *scan, List *values, List *context,
+						 struct ExplainState *es);
+
+/* ---- fdw.c, batched_join.c ---- */
+
+/* Costs are in units of a sequential page read, taken as 10 microseconds. */
+#define ROUND_TRIP_COST 6.0
+#define REQUEST_COST(table) ((table)->microseconds / 10.0)
+
+extern bool is_tinydancer_relation(RelOptInfo *rel);
+extern void batched_join_init(void);
+
+#pragma GCC visibility pop
+
+#endif							/* TINYDANCER_FDW_H */
