@@ -497,7 +497,7 @@ scan_explain(EngineScan *scan, List *values, List *context, ExplainState *es)
 						 deparse_expression(lfirst(value), context, prefix, false));
 	}
 	ExplainPropertyText("Inputs", inputs.len > 0 ? inputs.data : "none", es);
-	if (requests >= 0)
+	if (requests >= 0 && scan->missing == NULL)
 		ExplainPropertyFloat("Requests", NULL, requests, 0, es);
 	if (es->analyze)
 	{
