@@ -124,3 +124,17 @@ LANGUAGE sql STABLE STRICT PARALLEL SAFE AS $$
 $$;
 COMMENT ON FUNCTION tinydancer.digest(text) IS
     'SHA-256 of a text in UTF-8: what embedding_source holds.';
+
+CREATE OR REPLACE FUNCTION tinydancer.agent_text(name text, capabilities text[]) RETURNS text
+LANGUAGE sql STABLE PARALLEL SAFE AS $$
+    SELECT coalesce(nullif(pg_catalog.array_to_string(capabilities, ', '), ''), name)
+$$;
+COMMENT ON FUNCTION tinydancer.agent_text(text, text[]) IS
+    'What an agent''s embedding is made from: its capabilities, or its name where it lists none.';
+
+CREATE OR REPLACE FUNCTION tinydancer.route_text(name text, description text) RETURNS text
+LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+    SELECT coalesce(nullif(description, ''), name)
+$$;
+COMMENT ON FUNCTION tinydancer.route_text(text, text) IS
+    'What a route''s own embedding is made from: its description, or its name without one.';

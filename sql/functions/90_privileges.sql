@@ -18,6 +18,37 @@ TO tinydancer_admin;
 GRANT UPDATE ON tinydancer.settings TO tinydancer_admin;
 GRANT DELETE ON tinydancer.route_usage TO tinydancer_admin;
 
+GRANT SELECT ON tinydancer.agent_listing, tinydancer.route_listing
+TO tinydancer_reader, tinydancer_router, tinydancer_admin;
+GRANT EXECUTE ON FUNCTION
+    tinydancer.ruvector_list_agents(boolean), tinydancer.ruvector_get_agent(text),
+    tinydancer.ruvector_list_routes(boolean), tinydancer.agent_missing(text)
+TO tinydancer_reader, tinydancer_router, tinydancer_admin;
+-- What a router asks goes through the foreign tables, whose privileges stand beside them.
+DO $$
+DECLARE
+    routine record;
+BEGIN
+    FOR routine IN
+        SELECT oid::regprocedure AS signature,
+            proname = ANY (ARRAY[
+                'ruvector_route', 'ruvector_batch_route', 'ruvector_semantic_route',
+                'ruvector_find_agents_by_capability', 'ruvector_embed', 'check_constraints',
+                'warn_of_uncommitted'
+            ]) OR proname LIKE 'check\_%' AS for_router,
+            proname LIKE 'ruvector\_%' AS for_admin
+        FROM pg_catalog.pg_proc WHERE pronamespace = 'tinydancer'::regnamespace
+    LOOP
+        IF routine.for_router THEN
+            EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO tinydancer_router', routine.signature);
+        END IF;
+        IF routine.for_router OR routine.for_admin THEN
+            EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO tinydancer_admin', routine.signature);
+        END IF;
+    END LOOP;
+END
+$$;
+
 -- The engine keeps embeddings and counts; it never changes what people wrote.
 GRANT UPDATE (embedding, embedding_model, embedding_space, embedding_source) ON
     tinydancer.agents, tinydancer.routes, tinydancer.route_utterances
@@ -26,4 +57,6 @@ GRANT UPDATE (embedding_model, embedding_space) ON tinydancer.settings TO tinyda
 GRANT INSERT, UPDATE ON tinydancer.route_usage TO tinydancer_engine;
 
 GRANT EXECUTE ON FUNCTION tinydancer.prune_changes() TO tinydancer_engine;
-GRANT EXECUTE ON FUNCTION tinydancer.digest(text) TO tinydancer_engine;
+GRANT EXECUTE ON FUNCTION
+    tinydancer.digest(text), tinydancer.agent_text(text, text[]), tinydancer.route_text(text, text)
+TO tinydancer_engine;

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import psycopg
 from psycopg import sql
@@ -12,6 +13,8 @@ from tinydancer.errors import InvalidInput
 from tinydancer_fdw.contract import TABLES, Table
 
 Connection = psycopg.Connection[Any]
+# ADD, SET or DROP where an option is changed, its name, its value.
+Option = tuple[Literal["", "ADD ", "SET ", "DROP "], str, str | None]
 
 # The preferred one first.
 FRONT_DOORS = ("native", "multicorn")
@@ -80,14 +83,13 @@ def open_front_door(conn: Connection, door: str, address: EngineAddress) -> None
             )
         )
     else:
-        changes = [("DROP ", name, None) for name in present.keys() - options.keys()]
+        changes: list[Option] = [("DROP ", name, None) for name in present.keys() - options.keys()]
         changes += [
-            ("SET " if name in present else "ADD ", name, value)  # type: ignore[misc]
-            for name, value in options.items()
+            ("SET " if name in present else "ADD ", name, value) for name, value in options.items()
         ]
         conn.execute(sql.SQL("ALTER SERVER {} {}").format(server, _options(changes)))
     conn.execute(sql.SQL("DROP USER MAPPING IF EXISTS FOR PUBLIC SERVER {}").format(server))
-    token = [("", "token", address.token)] if address.token else []
+    token: list[Option] = [("", "token", address.token)] if address.token else []
     conn.execute(
         sql.SQL("CREATE USER MAPPING FOR PUBLIC SERVER {} {}").format(server, _options(token))
     )
@@ -187,13 +189,13 @@ def _server_options(conn: Connection, server: str) -> dict[str, str] | None:
     return None if row is None else dict(row[0])
 
 
-def _options(options: list[tuple[str, str, str | None]]) -> sql.Composable:
+def _options(options: Sequence[Option]) -> sql.Composable:
     if not options:
         return sql.SQL("")
     return sql.SQL("OPTIONS ({})").format(
         sql.SQL(", ").join(
             sql.SQL("{}{}{}").format(
-                sql.SQL(action),  # type: ignore[arg-type]
+                sql.SQL(action),
                 sql.Identifier(name),
                 sql.SQL("") if value is None else sql.SQL(" {}").format(sql.Literal(value)),
             )

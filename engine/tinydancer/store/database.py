@@ -1,0 +1,142 @@
+"""Connections to the database: few, reused, and replaced when they break."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from threading import BoundedSemaphore, Lock
+from typing import Any
+
+import psycopg
+from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+from tinydancer.errors import NotReady, Unavailable
+
+Connection = psycopg.Connection[Any]
+
+# What a DSN leaves open. A server that is gone must show within seconds.
+DEFAULTS: dict[str, Any] = {
+    "connect_timeout": 3,
+    "application_name": "tinydancer",
+    "keepalives": 1,
+    "keepalives_idle": 5,
+    "keepalives_interval": 1,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 5000,
+}
+MAX_CONNECTIONS = 8
+
+
+class Database:
+    """The database that holds the truth. Thread-safe; connections are made when needed.
+
+    Errors of the connection become Unavailable; the next use connects anew.
+    """
+
+    def __init__(self, dsn: str, *, max_connections: int = MAX_CONNECTIONS) -> None:
+        self._conninfo = make_conninfo(**(DEFAULTS | conninfo_to_dict(dsn)))
+        self._slots = BoundedSemaphore(max_connections)
+        self._lock = Lock()
+        self._idle: list[Connection] = []
+        self._closed = False
+
+    @contextmanager
+    def connection(self) -> Iterator[Connection]:
+        """An autocommit connection of one's own for a while.
+
+        Raises Unavailable where the database can't be reached or goes away meanwhile.
+        """
+        with self._slots:
+            conn = self._take()
+            try:
+                yield conn
+            except psycopg.OperationalError as error:
+                if conn.closed or conn.broken:
+                    raise unavailable(error) from error
+                raise
+            finally:
+                self._give_back(conn)
+
+    def connect(self) -> Connection:
+        """A new connection that finds our tables and pgvector whatever the role's search path."""
+        if self._closed:
+            raise Unavailable("the engine is shutting down")
+        try:
+            conn = psycopg.connect(self._conninfo, autocommit=True)
+        except psycopg.OperationalError as error:
+            raise unavailable(error) from error
+        try:
+            _prepare(conn)
+        except psycopg.OperationalError as error:
+            conn.close()
+            raise unavailable(error) from error
+        except BaseException:
+            conn.close()
+            raise
+        return conn
+
+    def close(self) -> None:
+        """Close the idle connections, and the busy ones as they come back."""
+        with self._lock:
+            self._closed = True
+            idle, self._idle = self._idle, []
+        for conn in idle:
+            conn.close()
+
+    def _take(self) -> Connection:
+        while True:
+            with self._lock:
+                conn = self._idle.pop() if self._idle else None
+            if conn is None:
+                return self.connect()
+            if _alive(conn):
+                return conn
+            conn.close()
+
+    def _give_back(self, conn: Connection) -> None:
+        usable = not conn.closed and conn.info.transaction_status == 0
+        with self._lock:
+            if usable and not self._closed:
+                self._idle.append(conn)
+                return
+        conn.close()
+
+
+def unavailable(error: psycopg.Error) -> Unavailable:
+    """The engine's error for a connection that failed, with the server's words as detail."""
+    return Unavailable(
+        "the engine can't reach its database",
+        detail=str(error).strip(),
+        hint="Start the server, or give the engine a DSN that works: tinydancer serve --dsn ...",
+    )
+
+
+def _alive(conn: Connection) -> bool:
+    """Whether the server has left an idle connection alone: nothing is waiting to be read."""
+    try:
+        conn.pgconn.consume_input()
+    except psycopg.OperationalError:
+        return False
+    return not conn.closed
+
+
+def _prepare(conn: Connection) -> None:
+    row = conn.execute(
+        "SELECT nspname FROM pg_catalog.pg_extension JOIN pg_catalog.pg_namespace"
+        " ON pg_namespace.oid = extnamespace WHERE extname = 'vector'"
+    ).fetchone()
+    installed = conn.execute("SELECT pg_catalog.to_regclass('tinydancer.settings')").fetchone()
+    if row is None or installed == (None,):
+        raise NotReady(
+            f"Tiny Dancer is not installed in database {conn.info.dbname!r}",
+            hint="Install it: tinydancer install --dsn ...",
+        )
+    conn.execute(
+        sql.SQL("SET search_path = pg_catalog, tinydancer, {}, pg_temp").format(
+            sql.Identifier(row[0])
+        )
+    )
+    conn.execute("SET statement_timeout = 0")
+    conn.execute("SET jit = off")
+    conn.execute("SET TimeZone = 'UTC'")

@@ -1,0 +1,291 @@
+"""The copy of the tables that decisions read: what it holds, and how it is read.
+
+Vectors that are missing, of another space or of a text that has changed since are made anew when
+the copy is read; it serves them at once, and `Unsaved` says what is to be written back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from time import monotonic
+from typing import Any
+
+import numpy as np
+import psycopg
+from numpy.typing import NDArray
+
+from tinydancer.agents.model import Agent, Performance, Prices
+from tinydancer.agents.registry import AgentTable
+from tinydancer.embeddings.base import Embedder, Vectors
+from tinydancer.errors import NotReady
+from tinydancer.semantic_routes import Conditions, Route, RouteTable
+from tinydancer.store.freshness import EVERYTHING, STALE_PARTS, Seen
+from tinydancer.store.settings import Settings, read_settings
+
+Connection = psycopg.Connection[Any]
+
+POSITION = "SELECT pg_current_snapshot()::text, 'tinydancer.changes'::regclass::oid"
+
+# In each, `stale` is whether the vector must be made anew: there is none, it lies in another
+# space than %(space)s, or it was made from another text. A vector that was given has no source.
+AGENTS = """
+SELECT name, type, capabilities,
+       cost_per_1k_input_tokens::float8, cost_per_1k_output_tokens::float8,
+       cost_per_call::float8, cost_per_second::float8,
+       avg_latency_ms, p99_latency_ms, quality, metadata,
+       embedding IS NULL OR embedding_space <> %(space)s
+           OR embedding_source <> digest(agent_text(name, capabilities)),
+       vector_send(embedding)
+FROM tinydancer.agents WHERE active ORDER BY name COLLATE "C"
+"""
+ROUTES = """
+SELECT name, description, target_agent, priority, threshold,
+       time_from, time_to, time_zone, user_tiers, rate_limit_per_minute,
+       stale, CASE WHEN %(vectors)s AND NOT stale THEN vector_send(embedding) END
+FROM tinydancer.routes,
+     LATERAL (SELECT embedding IS NULL OR embedding_space <> %(space)s
+                  OR embedding_source <> digest(route_text(name, description)) AS stale) AS _
+WHERE active ORDER BY name COLLATE "C"
+"""
+UTTERANCES = """
+SELECT route, utterance, stale, CASE WHEN %(vectors)s AND NOT stale THEN vector_send(embedding) END
+FROM (SELECT route, utterance, route_utterances.embedding,
+             route_utterances.embedding IS NULL OR route_utterances.embedding_space <> %(space)s
+                 OR route_utterances.embedding_source <> digest(utterance) AS stale
+      FROM tinydancer.route_utterances JOIN tinydancer.routes ON routes.name = route
+      WHERE active) AS _
+ORDER BY route COLLATE "C", utterance COLLATE "C"
+"""
+COUNT_ROUTE_VECTORS = """
+SELECT (SELECT count(*) FROM tinydancer.routes WHERE active)
+     + (SELECT count(*) FROM tinydancer.route_utterances
+        JOIN tinydancer.routes ON routes.name = route WHERE active)
+"""
+CLAIM_SPACE = """
+UPDATE tinydancer.settings SET embedding_model = %s, embedding_space = %s
+WHERE embedding_space IS NULL
+"""
+
+
+@dataclass(frozen=True, eq=False)
+class Unsaved:
+    """Vectors made while reading: rows of a table, each with the text its vector is of.
+
+    `keys` are the primary keys: (name,) of agents and routes, (route, utterance) of utterances.
+    """
+
+    table: str
+    keys: tuple[tuple[str, ...], ...]
+    texts: tuple[str, ...]
+    vectors: Vectors
+
+
+@dataclass(frozen=True, eq=False)
+class Snapshot:
+    """What a decision reads: active agents and routes, settings, and the embedder they name.
+
+    `seen` is what it was read under, `read_at` the monotonic time before it was. Where routes are
+    searched in the database, `routes` has no vectors, and `pending` has those not yet written
+    back: (k, d) unit rows, and for each the position of its route.
+    """
+
+    agents: AgentTable
+    routes: RouteTable
+    settings: Settings
+    embedder: Embedder
+    seen: Seen
+    read_at: float
+    pending: Vectors
+    pending_owners: NDArray[np.int64]
+
+    @property
+    def visible(self) -> str:
+        """The pg_snapshot it was read under."""
+        return self.seen.snapshot
+
+
+def claim_space(conn: Connection, embedder: Embedder) -> None:
+    """Make the embedder's space that of the database, where no vector was ever stored."""
+    conn.execute(CLAIM_SPACE, (embedder.model, embedder.space))
+
+
+def read_snapshot(
+    conn: Connection, embedder: Embedder, previous: Snapshot | None
+) -> tuple[Snapshot, tuple[Unsaved, ...]]:
+    """Read what has changed since `previous` (or everything) in one consistent view.
+
+    Raises NotReady where the embedder does not fit the database's vectors.
+    """
+    read_at = monotonic()
+    with conn.transaction():
+        conn.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        position = conn.execute(POSITION).fetchone()
+        assert position is not None  # noqa: S101 - a SELECT without FROM has one row
+        seen = Seen(*position)
+        settings = read_settings(conn)
+        _check_embedder(settings, embedder)
+        stale = EVERYTHING
+        if previous is not None and previous.embedder is embedder:
+            rows = conn.execute(STALE_PARTS, previous.seen.parameters()).fetchall()
+            stale = frozenset(part for (part,) in rows)
+        if previous is None or not stale.isdisjoint({"agents", "*"}):
+            agents, unsaved_agents = _read_agents(conn, embedder)
+        else:
+            agents, unsaved_agents = previous.agents, ()
+        if previous is None or not stale.isdisjoint({"routes", "settings", "*"}):
+            routes, pending, owners, unsaved_routes = _read_routes(conn, embedder, settings)
+        else:
+            routes, pending, owners = previous.routes, previous.pending, previous.pending_owners
+            unsaved_routes = ()
+    snapshot = Snapshot(agents, routes, settings, embedder, seen, read_at, pending, owners)
+    return snapshot, (*unsaved_agents, *unsaved_routes)
+
+
+def route_text(name: str, description: str) -> str:
+    """What a route's own vector is made from: its description, or its name without one."""
+    return description or name
+
+
+def _check_embedder(settings: Settings, embedder: Embedder) -> None:
+    if embedder.dimension != settings.dimension:
+        raise NotReady(
+            f"embedder {embedder.model!r} makes vectors of dimension {embedder.dimension},"
+            f" but this database has {settings.dimension}",
+            hint="Choose an embedder of that dimension, or install into a new database.",
+        )
+    if settings.embedding_space not in (None, embedder.space):
+        raise NotReady(
+            f"the stored vectors are of {settings.embedding_model!r}, which those of"
+            f" {embedder.model!r} can't be compared with",
+            hint="Run the engine with the embedder that made them, or re-embed the tables.",
+        )
+
+
+def _read_agents(conn: Connection, embedder: Embedder) -> tuple[AgentTable, tuple[Unsaved, ...]]:
+    with conn.cursor(binary=True) as cursor:
+        rows = cursor.execute(AGENTS, {"space": embedder.space}).fetchall()
+    agents = [
+        Agent(
+            name=row[0],
+            type=row[1],
+            capabilities=tuple(row[2]),
+            prices=Prices(*row[3:7]),
+            performance=Performance(avg_latency_ms=row[7], p99_latency_ms=row[8], quality=row[9]),
+            metadata=row[10],
+        )
+        for row in rows
+    ]
+    vectors, made = _vectors(
+        embedder, [None if row[11] else row[12] for row in rows], [agent.text for agent in agents]
+    )
+    unsaved = _unsaved(
+        "agents", made, [(a.name,) for a in agents], [a.text for a in agents], vectors
+    )
+    return AgentTable.build(agents, vectors), unsaved
+
+
+def _read_routes(
+    conn: Connection, embedder: Embedder, settings: Settings
+) -> tuple[RouteTable, Vectors, NDArray[np.int64], tuple[Unsaved, ...]]:
+    count = conn.execute(COUNT_ROUTE_VECTORS).fetchone()
+    assert count is not None  # noqa: S101 - a SELECT without FROM has one row
+    indexed = settings.indexed_routes(count[0])
+    parameters = {"space": embedder.space, "vectors": not indexed}
+    with conn.cursor(binary=True) as cursor:
+        route_rows = cursor.execute(ROUTES, parameters).fetchall()
+        utterance_rows = cursor.execute(UTTERANCES, parameters).fetchall()
+    utterances: dict[str, list[str]] = {}
+    for route, utterance, *_ in utterance_rows:
+        utterances.setdefault(route, []).append(utterance)
+    routes = [_route(row, utterances.get(row[0], ())) for row in route_rows]
+    positions = {route.name: position for position, route in enumerate(routes)}
+
+    # Rows whose vectors are wanted: all, or only those that the index can't have yet.
+    wanted_routes = [i for i, row in enumerate(route_rows) if row[10] or not indexed]
+    wanted_utterances = [i for i, row in enumerate(utterance_rows) if row[2] or not indexed]
+    texts = [route_text(routes[i].name, routes[i].description) for i in wanted_routes]
+    texts += [utterance_rows[i][1] for i in wanted_utterances]
+    stored = [route_rows[i][11] for i in wanted_routes]
+    stored += [utterance_rows[i][3] for i in wanted_utterances]
+    owners = np.array(
+        [*wanted_routes, *(positions[utterance_rows[i][0]] for i in wanted_utterances)], np.int64
+    )
+    vectors, made = _vectors(embedder, stored, texts)
+    split = len(wanted_routes)
+    unsaved = (
+        *_unsaved(
+            "routes",
+            made[made < split],
+            [(routes[i].name,) for i in wanted_routes],
+            texts,
+            vectors,
+        ),
+        *_unsaved(
+            "route_utterances",
+            made[made >= split] - split,
+            [(utterance_rows[i][0], utterance_rows[i][1]) for i in wanted_utterances],
+            texts[split:],
+            vectors[split:],
+        ),
+    )
+    none = np.zeros((0, embedder.dimension), np.float32)
+    if indexed:
+        table = RouteTable.build(routes, none, np.zeros(0, np.int64))
+        return table, vectors, owners, unsaved
+    return RouteTable.build(routes, vectors, owners), none, np.zeros(0, np.int64), unsaved
+
+
+def _route(row: Sequence[Any], utterances: Sequence[str]) -> Route:
+    return Route(
+        name=row[0],
+        description=row[1],
+        target_agent=row[2],
+        priority=row[3],
+        threshold=row[4],
+        conditions=Conditions(
+            time_from=row[5],
+            time_to=row[6],
+            time_zone=row[7],
+            user_tiers=tuple(row[8]),
+            rate_limit_per_minute=row[9],
+        ),
+        utterances=tuple(utterances),
+    )
+
+
+def _vectors(
+    embedder: Embedder, stored: Sequence[bytes | None], texts: Sequence[str]
+) -> tuple[Vectors, NDArray[np.intp]]:
+    """(n, d) unit rows, and which of them had to be made from their texts."""
+    vectors = np.empty((len(stored), embedder.dimension), np.float32)
+    missing = np.array([i for i, data in enumerate(stored) if data is None], np.intp)
+    present = np.array([i for i, data in enumerate(stored) if data is not None], np.intp)
+    if len(present):
+        # vector_send: u16 dimension, u16 unused, then that many big-endian float32.
+        data = np.frombuffer(b"".join(data for data in stored if data is not None), np.uint8)
+        rows = data.reshape(len(present), 4 + 4 * embedder.dimension)[:, 4:]
+        vectors[present] = np.ascontiguousarray(rows).view(">f4")
+        vectors[present] /= np.linalg.norm(vectors[present], axis=1, keepdims=True)
+    if len(missing):
+        vectors[missing] = embedder.embed([texts[i] for i in missing])
+    return vectors, missing
+
+
+def _unsaved(
+    table: str,
+    made: NDArray[np.intp],
+    keys: Sequence[tuple[str, ...]],
+    texts: Sequence[str],
+    vectors: Vectors,
+) -> tuple[Unsaved, ...]:
+    if not len(made):
+        return ()
+    return (
+        Unsaved(
+            table,
+            tuple(keys[i] for i in made),
+            tuple(texts[i] for i in made),
+            vectors[made],
+        ),
+    )

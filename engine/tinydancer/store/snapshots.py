@@ -1,0 +1,122 @@
+"""The snapshot that a scan reads: the one in memory while nobody has committed a change since."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from queue import Queue
+from threading import Lock, Thread
+
+from tinydancer.embeddings.base import Embedder
+from tinydancer.errors import TinyDancerError
+from tinydancer.store.database import Database
+from tinydancer.store.freshness import EVERYTHING, Freshness, Question, Seen
+from tinydancer.store.settings import Settings, read_settings
+from tinydancer.store.snapshot import Snapshot, Unsaved, claim_space, read_snapshot
+from tinydancer.store.write_back import write_back
+
+logger = logging.getLogger(__name__)
+
+# After so many readings an engine removes old rows from the table of changes.
+READINGS_BETWEEN_PRUNINGS = 64
+
+PRUNE = "SELECT tinydancer.prune_changes()"
+
+
+class Snapshots:
+    """Gives each scan a snapshot with all that was committed before the scan began. Thread-safe.
+
+    `open_embedder` makes the embedder that settings name; it is asked again only when the
+    settings about the embedder have changed.
+    """
+
+    def __init__(self, database: Database, open_embedder: Callable[[Settings], Embedder]) -> None:
+        self._database = database
+        self._open_embedder = open_embedder
+        self._freshness = Freshness(database)
+        self._reading = Lock()
+        self._snapshot: Snapshot | None = None
+        self._readings = 0
+        self._unsaved: Queue[tuple[Embedder, tuple[Unsaved, ...]] | None] = Queue()
+        self._writer = Thread(target=self._write, name="write-back", daemon=True)
+        self._writer.start()
+
+    def begin(self) -> Question:
+        """Ask whether the snapshot in memory is fresh; `finish` takes the answer."""
+        snapshot = self._snapshot
+        if snapshot is None:
+            return Question(Seen("", 0), stale=EVERYTHING)
+        return self._freshness.ask(snapshot.seen)
+
+    def finish(self, question: Question) -> Snapshot:
+        """The snapshot for the scan that began with `question`.
+
+        Raises Unavailable where the database can't be reached, NotReady where it has no schema
+        of ours or vectors of another space.
+        """
+        stale = self._freshness.answer(question)
+        snapshot = self._snapshot
+        if snapshot is not None and not stale:
+            return snapshot
+        with self._reading:
+            snapshot = self._snapshot
+            # Another scan may have read it since this one asked.
+            if snapshot is not None and snapshot.read_at >= question.asked_at:
+                return snapshot
+            # After a reconnect nothing is known of the past, not even that it is the same.
+            return self._read(None if stale == EVERYTHING else snapshot)
+
+    def current(self) -> Snapshot:
+        """The snapshot of this moment."""
+        return self.finish(self.begin())
+
+    @property
+    def latest(self) -> Snapshot | None:
+        """The snapshot in memory, fresh or not: for figures about the engine, not decisions."""
+        return self._snapshot
+
+    def close(self) -> None:
+        """Stop the writer, after what it has begun, and close the connection for questions."""
+        self._unsaved.put(None)
+        self._writer.join(timeout=5)
+        self._freshness.close()
+
+    def _read(self, previous: Snapshot | None) -> Snapshot:
+        self._freshness.connect()
+        with self._database.connection() as conn:
+            settings = read_settings(conn)
+            embedder = self._embedder(settings)
+            if settings.embedding_space is None and embedder.dimension == settings.dimension:
+                claim_space(conn, embedder)
+            snapshot, unsaved = read_snapshot(conn, embedder, previous)
+            self._snapshot = snapshot
+            if self._readings % READINGS_BETWEEN_PRUNINGS == 0:
+                conn.execute(PRUNE)
+            self._readings += 1
+        if unsaved:
+            self._unsaved.put((embedder, unsaved))
+        return snapshot
+
+    def _embedder(self, settings: Settings) -> Embedder:
+        present = self._snapshot
+        if present is not None and _embedding(present.settings) == _embedding(settings):
+            return present.embedder
+        return self._open_embedder(settings)
+
+    def _write(self) -> None:
+        while (work := self._unsaved.get()) is not None:
+            embedder, unsaved = work
+            rows = sum(len(part.keys) for part in unsaved)
+            try:
+                written = write_back(self._database, embedder, unsaved)
+            except TinyDancerError as error:
+                logger.warning("%d embeddings not written back yet: %s", rows, error.message)
+            except Exception:
+                # The vectors are served from memory all the same, and made again at need.
+                logger.exception("%d embeddings not written back", rows)
+            else:
+                logger.info("wrote %d of %d embeddings back", written, rows)
+
+
+def _embedding(settings: Settings) -> tuple[object, ...]:
+    return settings.embedder, settings.embedder_model, settings.embedder_url, settings.dimension
