@@ -50,6 +50,10 @@ class FrameError(ValueError):
     """Bytes that are no frame of this protocol, or a frame over its limit."""
 
 
+class TextError(FrameError):
+    """A string in a frame that is not valid UTF-8."""
+
+
 @dataclass(frozen=True)
 class Input:
     """A qual on an input column: equals a value, or equals any of a list."""
@@ -182,7 +186,7 @@ class Reader:
         try:
             return data.decode()
         except UnicodeDecodeError as error:
-            raise FrameError(f"a string is not valid UTF-8 at byte {error.start}") from None
+            raise TextError(f"a string is not valid UTF-8 at byte {error.start}") from None
 
     def value(self, depth: int = 0) -> Value:
         """One value; arrays nest at most twice."""

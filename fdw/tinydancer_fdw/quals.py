@@ -1,0 +1,128 @@
+"""Multicorn's quals as inputs of a scan, and as what EXPLAIN shows. Standard library only."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Protocol
+
+from tinydancer_fdw.contract import Column, Table
+from tinydancer_fdw.frames import ANY, EQUALS, Input, Value
+
+_SHOWN_CHARACTERS = 60
+
+
+class Qual(Protocol):
+    """Multicorn's Qual: `operator` is a name, or a name and whether it is ANY (else ALL)."""
+
+    field_name: str
+    operator: str | tuple[str, bool]
+    value: Any
+
+
+class UnusableQual(ValueError):
+    """A qual on an input column that gives it no value; `hint` says how to write it."""
+
+    def __init__(self, message: str, hint: str) -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+def inputs(table: Table, quals: Iterable[Qual]) -> list[Input]:
+    """The inputs that the quals give, one a column: PostgreSQL checks all the quals again.
+
+    Of several on one column, an equality comes before a list. `IS NULL` (which Multicorn does not
+    tell from `= NULL`) gives an optional input no value. Raises UnusableQual for a comparison
+    with an input column that has no value otherwise: its rows would vanish without a word.
+    """
+    found: dict[str, Input] = {}
+    unusable: dict[str, UnusableQual] = {}
+    for qual in quals:
+        column = table.column(qual.field_name)
+        if column is None or not column.input:
+            continue
+        item = _input(column, qual)
+        if isinstance(item, UnusableQual):
+            unusable.setdefault(column.name, item)
+        elif item is not None and (column.name not in found or item.match == EQUALS):
+            found[column.name] = item
+    for name, error in unusable.items():
+        if name not in found:
+            raise error
+    return list(found.values())
+
+
+def _input(column: Column, qual: Qual) -> Input | UnusableQual | None:
+    if qual.operator == "=":
+        if qual.value is None and not column.required:
+            return None
+        return Input(column.name, EQUALS, wire(qual.value))
+    if qual.operator == ("=", True):
+        if isinstance(qual.value, list):
+            return Input(column.name, ANY, wire(qual.value))
+        # Multicorn takes ARRAY[$1, $2] for a text, and hands over bytes of no meaning.
+        return UnusableQual(
+            f"Multicorn can't pass a list of parameters on to {column.name}",
+            f"write {column.name} = ANY($1) with one array, or use the native front door",
+        )
+    if qual.operator == "<>" and qual.value is None:  # IS NOT NULL
+        return None
+    operator = qual.operator if isinstance(qual.operator, str) else qual.operator[0]
+    return UnusableQual(
+        f"{column.name} is an input: it has no value to be compared by {operator}",
+        f"give it one: {column.name} = ... or {column.name} = ANY(...)",
+    )
+
+
+def wire(value: object) -> Value:
+    """A value as Multicorn hands it over → PostgreSQL's text form of it."""
+    if value is None or isinstance(value, str):
+        return value
+    if isinstance(value, bool):
+        return "t" if value else "f"
+    if isinstance(value, list):
+        return [wire(element) for element in value]
+    return str(value)
+
+
+def requests(table: Table, quals: Iterable[Qual]) -> int | None:
+    """How many requests a scan with these quals is, or None where they don't say."""
+    known: int | None = None
+    for qual in quals:
+        if qual.field_name != table.key:
+            continue
+        if qual.operator == "=":
+            return 1
+        if qual.operator == ("=", True) and isinstance(qual.value, list):
+            known = len(qual.value)
+    return known
+
+
+def explain(table: Table, quals: Sequence[Qual], columns: Iterable[str]) -> list[str]:
+    """What EXPLAIN shows of a scan: the table, its inputs, the columns, how many requests.
+
+    Under EXPLAIN Multicorn has no values of parameters: it shows a text as "?".
+    """
+    lines = [f"Engine Table: {table.name}"]
+    shown = [f"{item.column} = {_shown(item)}" for item in inputs(table, quals)]
+    lines.append(f"Engine Inputs: {', '.join(shown) or 'none'}")
+    wanted = set(columns)
+    names = [column.name for column in table.columns if column.name in wanted]
+    lines.append(f"Engine Columns: {', '.join(names)}")
+    count = requests(table, quals)
+    if count is not None:
+        lines.append(f"Engine Requests: {count}")
+    return lines
+
+
+def _shown(item: Input) -> str:
+    if item.value is None:
+        return "NULL"
+    if isinstance(item.value, str):
+        text = item.value
+    elif item.match == ANY:
+        return f"ANY of {len(item.value)}"
+    else:
+        text = "{" + ",".join(map(str, item.value)) + "}"
+    if len(text) > _SHOWN_CHARACTERS:
+        text = text[: _SHOWN_CHARACTERS - 1] + "…"
+    return "'" + text.replace("'", "''") + "'"

@@ -1,0 +1,53 @@
+"""A TLS stream that says BlockingIOError where ssl has errors of its own."""
+
+from __future__ import annotations
+
+import select
+import socket
+import ssl
+
+
+class SecureStream:
+    """A non-blocking TLS client whose server's certificate and host name are checked."""
+
+    def __init__(self, stream: socket.socket, host: str, sslrootcert: str) -> None:
+        context = ssl.create_default_context(cafile=sslrootcert)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        self._socket = context.wrap_socket(
+            stream, server_hostname=host, do_handshake_on_connect=False
+        )
+
+    def handshake(self) -> int | None:
+        """Goes on with the handshake: what to wait for, or None when it is done."""
+        try:
+            self._socket.do_handshake()
+        except ssl.SSLWantReadError:
+            return select.POLLIN
+        except ssl.SSLWantWriteError:
+            return select.POLLOUT
+        return None
+
+    def fileno(self) -> int:
+        """The descriptor to wait on."""
+        return self._socket.fileno()
+
+    def send(self, data: memoryview) -> int:
+        """Sends some of `data`, and says how much."""
+        try:
+            return self._socket.send(data)
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            raise BlockingIOError from None
+
+    def recv(self, size: int) -> bytes:
+        """All that is decrypted, about `size` bytes; none at the end of the stream."""
+        try:
+            data = self._socket.recv(size)
+            while self._socket.pending() and len(data) < size:  # no poll would tell of these
+                data += self._socket.recv(size)
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            raise BlockingIOError from None
+        return data
+
+    def close(self) -> None:
+        """Closes it."""
+        self._socket.close()
