@@ -1,0 +1,55 @@
+"""Log lines of an engine: one event a line, `key=value`, to standard error.
+
+No secret and no text of a user's goes into them; see `EngineSettings.log_texts`.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import time
+import traceback
+
+logger = logging.getLogger("tinydancer.engine")
+
+
+class _Lines(logging.Formatter):
+    converter = staticmethod(time.gmtime)
+
+    def format(self, record: logging.LogRecord) -> str:
+        at = self.formatTime(record, "%Y-%m-%dT%H:%M:%S")
+        line = (
+            f"{at}.{int(record.msecs):03d}Z level={record.levelname.lower()} {record.getMessage()}"
+        )
+        if record.exc_info:
+            line += f"\n{self.formatException(record.exc_info)}"
+        return line
+
+
+def start() -> None:
+    """Sends the engine's log lines to standard error."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Lines())
+    logger.handlers[:] = [handler]
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+
+
+def event(level: int, name: str, **values: object) -> None:
+    """One line: the event's name and its values; a value with blanks or quotes is quoted."""
+    if logger.isEnabledFor(level):
+        parts = [f"event={name}", *(f"{key}={_plain(value)}" for key, value in values.items())]
+        logger.log(level, "%s", " ".join(parts))
+
+
+def where(error: BaseException) -> str:
+    """The traceback of an error without its message, which may quote a user's text."""
+    frames = "".join(traceback.format_tb(error.__traceback__))
+    return f"{frames}{type(error).__module__}.{type(error).__qualname__}"
+
+
+def _plain(value: object) -> str:
+    text = f"{value:.3f}" if isinstance(value, float) else str(value)
+    simple = text and not any(character.isspace() or character in '"=' for character in text)
+    return text if simple else json.dumps(text)

@@ -1,0 +1,63 @@
+"""Counts and quantiles."""
+
+from __future__ import annotations
+
+import urllib.request
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tinydancer.server.metrics import LAST_SCANS, Metrics, serve_prometheus
+
+
+def test_there_are_no_quantiles_before_the_first_scan() -> None:
+    assert Metrics().read().latency_p50_ms is None
+
+
+def test_quantiles_are_the_nearest_ranks_in_milliseconds() -> None:
+    metrics = Metrics()
+    for milliseconds in range(1, 101):
+        metrics.scanned(milliseconds / 1000, failed=milliseconds == 1)
+    figures = metrics.read()
+    assert (figures.scans, figures.errors) == (100, 1)
+    assert figures.latency_p50_ms == pytest.approx(50)
+    assert figures.latency_p95_ms == pytest.approx(95)
+    assert figures.latency_p99_ms == pytest.approx(99)
+
+
+def test_quantiles_forget_all_but_the_last_scans() -> None:
+    metrics = Metrics()
+    for _ in range(LAST_SCANS):
+        metrics.scanned(1.0, failed=False)
+    for _ in range(LAST_SCANS):
+        metrics.scanned(0.001, failed=False)
+    assert metrics.read().latency_p99_ms == pytest.approx(1)
+
+
+@settings(deadline=None)
+@given(st.lists(st.floats(0, 10), min_size=1, max_size=200))
+def test_quantiles_are_times_that_were_measured_and_in_order(seconds: list[float]) -> None:
+    metrics = Metrics()
+    for value in seconds:
+        metrics.scanned(value, failed=False)
+    figures = metrics.read()
+    quantiles = [figures.latency_p50_ms, figures.latency_p95_ms, figures.latency_p99_ms]
+    assert quantiles == sorted(quantiles)  # type: ignore[type-var]
+    assert set(quantiles) <= {value * 1000 for value in seconds}
+
+
+def test_prometheus_reads_what_was_counted() -> None:
+    metrics = Metrics()
+    metrics.scanned(0.002, failed=True)
+    metrics.connected(3)
+    port, stop = serve_prometheus(0, metrics.read)
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as answer:
+            text = answer.read().decode()
+    finally:
+        stop()
+    assert "tinydancer_scans_total 1.0" in text
+    assert "tinydancer_scan_errors_total 1.0" in text
+    assert "tinydancer_connections 3.0" in text
+    assert 'tinydancer_scan_seconds{quantile="0.5"} 0.002' in text
