@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 import tinydancer_fdw
 from tinydancer_fdw import contract
 

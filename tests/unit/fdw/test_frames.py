@@ -7,6 +7,7 @@ import struct
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from tinydancer_fdw import frames
 
 # Text as PostgreSQL can hold it: any Unicode but surrogates.
