@@ -92,6 +92,13 @@ def read_static_table(path: Path) -> StaticTable:
     return table
 
 
+def builtin_vocabulary() -> tuple[str, ...]:
+    """The tokens of the package's own table, without its vectors."""
+    with safe_open(BUILTIN_TABLE, framework="numpy") as file:
+        words: str = file.get_tensor("vocabulary").tobytes().decode()
+    return tuple(words.split("\n"))
+
+
 def _check(path: Path, table: StaticTable) -> None:
     tokens = len(table.vocabulary)
     shapes = table.codes.shape, table.scales.shape
