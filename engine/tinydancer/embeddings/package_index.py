@@ -160,11 +160,13 @@ def _open(url: str, headers: dict[str, str]) -> HTTPResponse:
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https"):
         raise OSError(f"{parts.scheme}: is not an address to download from")
-    if parts.username is not None:
-        login = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
-        headers = {**headers, "Authorization": f"Basic {base64.b64encode(login.encode()).decode()}"}
     context = ssl.create_default_context(cafile=_pip_option("cert"))
     request = urllib.request.Request(_public(url), headers=headers)  # noqa: S310
+    if parts.username is not None:
+        login = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+        token = base64.b64encode(login.encode()).decode()
+        # Unredirected: a login goes to the index itself, not where it may point on to.
+        request.add_unredirected_header("Authorization", f"Basic {token}")
     response: HTTPResponse = urllib.request.urlopen(  # noqa: S310
         request, timeout=TIMEOUT_SECONDS, context=context
     )
