@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from safetensors.numpy import save
+
 from tinydancer.embeddings.package_index import PinnedFile
 
 VOCABULARY = [

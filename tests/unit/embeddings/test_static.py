@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from tinydancer.embeddings import static
 from tinydancer.embeddings.static import (
     BUILTIN_TABLE,

@@ -5,14 +5,15 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tinydancer.embeddings import tokens
-from tinydancer.embeddings.static import BUILTIN_TABLE, read_static_table
-from tinydancer.embeddings.tokens import WordPieces
-from tinydancer.errors import InvalidText, NotReady
 from tokenizers import Tokenizer
 from tokenizers.models import WordPiece
 from tokenizers.normalizers import BertNormalizer
 from tokenizers.pre_tokenizers import BertPreTokenizer
+
+from tinydancer.embeddings import tokens
+from tinydancer.embeddings.static import BUILTIN_TABLE, read_static_table
+from tinydancer.embeddings.tokens import WordPieces
+from tinydancer.errors import InvalidText, NotReady
 
 VOCABULARY = read_static_table(BUILTIN_TABLE).vocabulary
 PIECES = WordPieces(VOCABULARY)
