@@ -31,7 +31,7 @@ define SET_UP
 	[ "$$(cat .venv/installed 2>/dev/null)" = "$(HERE)" ] || clear=--clear; \
 	"$(PYTHON)" -m venv $$clear .venv || \
 	{ echo "python3 -m venv fails. On Debian: apt-get install python3-venv" >&2; exit 1; }; \
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[$(2)]'; \
+	$(BIN)/python -m pip install --disable-pip-version-check --progress-bar off -e '.[$(2)]'; \
 	echo "$(HERE)" > $(1)
 endef
 

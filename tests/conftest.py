@@ -2,20 +2,37 @@
 
 POSTGRES=16 has the embedded server be PostgreSQL 16. TINYDANCER_TEST_DSN names a server that is
 there already, as a superuser; tests make databases of their own on it and drop them.
+
+Every test that asks for `front_door` runs once for each front door that the server has; the end of
+the run says which those were.
 """
 
 from __future__ import annotations
 
 import os
 import secrets
+import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 
 import psycopg
 import pytest
 from psycopg import conninfo, sql
-from tinydancer import embedded
+
+from tinydancer import embedded, instance
+from tinydancer.instance import Engine
+from tinydancer.processes import Account
+from tinydancer.store import schema
+from tinydancer.store.front_doors import FRONT_DOORS, EngineAddress, available_front_doors
+
+WHY_MISSED = {
+    "multicorn": "this server has no Multicorn2; TINYDANCER_TEST_DSN names one that has",
+    "native": "this server has no library tinydancer_fdw",
+}
 
 
 @dataclass(frozen=True)
@@ -28,6 +45,25 @@ class Server:
     def dsn(self, database: str) -> str:
         """The superuser's connection string for a database."""
         return conninfo.make_conninfo(self.superuser_dsn, dbname=database)
+
+    def engine(self, database: str, directory: Path) -> Engine:
+        """An engine for a database, not started; its log and pid file are in `directory`."""
+        if self.embedded:
+            dsn = self.embedded.dsn(user=embedded.ENGINE_ROLE, database=database)
+            socket = self.embedded.runtime / "engine" / f"{database}.sock"
+            account = instance.engine_account()
+        else:
+            options = f"-c role={embedded.ENGINE_ROLE}"
+            dsn = conninfo.make_conninfo(self.dsn(database), options=options)
+            socket = Path(tempfile.mkdtemp(prefix="td-", dir="/tmp")) / "engine.sock"
+            account = Account.current()
+        return Engine(dsn, socket, account, directory, throwaway=True)
+
+    def open_to_backends(self, engine: Engine) -> None:
+        """Let the backends of a server that is not ours reach the engine's socket."""
+        if not self.embedded:
+            engine.socket.parent.chmod(0o755)
+            engine.socket.chmod(0o666)
 
     @contextmanager
     def database(self) -> Iterator[str]:
@@ -43,6 +79,27 @@ class Server:
                 connection.execute(drop.format(sql.Identifier(name)))
 
 
+@dataclass(frozen=True)
+class Installation:
+    """A database with the schema, served through one front door by one engine."""
+
+    server: Server
+    database: str
+    front_door: str
+    engine: Engine
+
+    @property
+    def dsn(self) -> str:
+        """The superuser's connection string."""
+        return self.server.dsn(self.database)
+
+    def connect(self) -> psycopg.Connection:
+        """An autocommit connection as superuser, with the schema on its search path."""
+        return psycopg.connect(
+            self.dsn, autocommit=True, options="-c search_path=tinydancer,public"
+        )
+
+
 @pytest.fixture(scope="session")
 def server() -> Iterator[Server]:
     """The one server of this run."""
@@ -50,8 +107,16 @@ def server() -> Iterator[Server]:
         yield Server(dsn, None)
         return
     version = int(os.environ.get("POSTGRES", embedded.DEFAULT_VERSION))
-    with embedded.throwaway_server(version) as running:
-        yield Server(running.dsn(database="postgres"), running)
+    with embedded.throwaway_directory() as directory:
+        running = embedded.open_server(directory, throwaway=True)
+        try:
+            running.initialize(version)
+            running.start()
+            instance.share_engine_directory(running)
+            instance.install_native_front_door(running)
+            yield Server(running.dsn(database="postgres"), running)
+        finally:
+            running.remove()
 
 
 @pytest.fixture
@@ -59,3 +124,101 @@ def empty_database(server: Server) -> Iterator[str]:
     """The superuser's connection string for a new, empty database."""
     with server.database() as name:
         yield server.dsn(name)
+
+
+@pytest.fixture(scope="session")
+def installation(
+    server: Server, front_door: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Installation]:
+    """One for each front door, for the whole run: use `db`, which empties its tables."""
+    with server.database() as name:
+        engine = server.engine(name, tmp_path_factory.mktemp("engine"))
+        install(server.dsn(name), front_door, engine)
+        try:
+            engine.start()
+            server.open_to_backends(engine)
+            yield Installation(server, name, front_door, engine)
+        finally:
+            engine.stop()
+
+
+def install(dsn: str, front_door: str, engine: Engine) -> None:
+    """Install the schema with one front door, which leads to an engine's socket."""
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        schema.install(
+            connection,
+            dimension=instance.DIMENSION,
+            front_doors=[front_door],
+            engine_address=EngineAddress(socket=str(engine.socket)),
+        )
+        connection.execute("ALTER ROLE tinydancer_engine LOGIN")
+
+
+@pytest.fixture
+def db(installation: Installation) -> Iterator[psycopg.Connection]:
+    """A superuser's autocommit connection to an installation with nothing in its tables."""
+    with installation.connect() as connection:
+        empty_tables(connection)
+        yield connection
+
+
+def empty_tables(connection: psycopg.Connection) -> None:
+    """Delete all that tests have written; settings go back to their defaults."""
+    tables = connection.execute(
+        "SELECT relname FROM pg_class WHERE relnamespace = 'tinydancer'::regnamespace"
+        " AND relkind IN ('r', 'p') AND NOT relispartition"
+        " AND relname NOT IN ('migrations', 'settings', 'changes')"
+    ).fetchall()
+    names = sql.SQL(", ").join(sql.Identifier("tinydancer", name) for (name,) in tables)
+    connection.execute(sql.SQL("TRUNCATE {} RESTART IDENTITY").format(names))
+    columns = connection.execute(
+        "SELECT attname FROM pg_attribute WHERE attrelid = 'tinydancer.settings'::regclass"
+        " AND attnum > 0 AND NOT attisdropped"
+        " AND attname NOT IN ('singleton', 'dimension', 'embedding_model', 'embedding_space')"
+    ).fetchall()
+    defaults = sql.SQL(", ").join(
+        sql.SQL("{} = DEFAULT").format(sql.Identifier(name)) for (name,) in columns
+    )
+    connection.execute(sql.SQL("UPDATE tinydancer.settings SET {}").format(defaults))
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run a test that asks for a front door through each that there is."""
+    if "front_door" in metafunc.fixturenames:
+        metafunc.parametrize("front_door", front_doors_there(), scope="session")
+
+
+@cache
+def front_doors_there() -> tuple[str, ...]:
+    """The front doors of the server that the tests will run on."""
+    dsn = os.environ.get("TINYDANCER_TEST_DSN")
+    if not dsn:
+        return ("native",)  # no registry has Multicorn2 for the embedded server
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        doors = available_front_doors(connection)
+    if not doors:
+        raise pytest.UsageError("the server of TINYDANCER_TEST_DSN has no front door")
+    return doors
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Have each report carry its front door, for the summary."""
+    for item in items:
+        parameters = getattr(getattr(item, "callspec", None), "params", {})
+        if "front_door" in parameters:
+            item.user_properties.append(("front_door", parameters["front_door"]))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say which front doors the tests ran through, and which they missed."""
+    ran: dict[str, Counter[str]] = {door: Counter() for door in FRONT_DOORS}
+    for outcome in ("passed", "failed", "error"):
+        for report in terminalreporter.stats.get(outcome, []):
+            door = dict(report.user_properties).get("front_door")
+            if door is not None:
+                ran[str(door)][outcome] += 1
+    terminalreporter.section("front doors")
+    for door, outcomes in ran.items():
+        counts = ", ".join(f"{count} {outcome}" for outcome, count in outcomes.items())
+        missed = f"missed: {WHY_MISSED[door]}" if door not in front_doors_there() else "not asked"
+        terminalreporter.write_line(f"{door}: {counts or missed}")

@@ -117,8 +117,15 @@ class EmbeddedServer:
 
     def program(self, name: str) -> Path:
         """The path of one of the server's programs: psql, pg_dump, ..."""
-        version = self.version or DEFAULT_VERSION
-        return self.directory / "postgres" / PACKAGE / VERSIONS[version] / "bin" / name
+        return self.directory / "postgres" / PACKAGE / self._folder / "bin" / name
+
+    def pg_config(self) -> Path:
+        """The wheel's pg_config, which knows where the headers are."""
+        return installed_package() / self._folder / "bin/pg_config"
+
+    @property
+    def _folder(self) -> str:
+        return VERSIONS[self.version or DEFAULT_VERSION]
 
     def pkglibdir(self) -> Path:
         """Where the server looks for the libraries of its extensions."""
@@ -199,10 +206,9 @@ class EmbeddedServer:
             return  # a newer package is taken up at the next start
         part = self.directory / "postgres.part"
         shutil.rmtree(part, ignore_errors=True)
-        folder = VERSIONS[self.version or DEFAULT_VERSION]
         shutil.copytree(
-            package / folder,
-            part / PACKAGE / folder,
+            package / self._folder,
+            part / PACKAGE / self._folder,
             symlinks=True,
             ignore=shutil.ignore_patterns("include", "*.a", "pgxs", "pkgconfig"),
         )
@@ -280,18 +286,12 @@ def open_server(directory: Path, *, throwaway: bool = False) -> EmbeddedServer:
 
 
 @contextmanager
-def throwaway_server(version: int | None = None) -> Iterator[EmbeddedServer]:
-    """A running server in a directory of its own, both of which are gone afterwards."""
+def throwaway_directory() -> Iterator[Path]:
+    """A path for a throwaway server's directory, which the server's account can enter."""
     with tempfile.TemporaryDirectory(prefix="tinydancer-") as place:
         if os.geteuid() == 0:
             Path(place).chmod(0o711)
-        server = open_server(Path(place) / "data", throwaway=True)
-        try:
-            server.initialize(version)
-            server.start()
-            yield server
-        finally:
-            server.remove()
+        yield Path(place) / "data"
 
 
 def installed_package() -> Path:
@@ -304,11 +304,6 @@ def installed_package() -> Path:
             "tinydancer install --dsn ...",
         )
     return Path(spec.origin).parent
-
-
-def pg_config(version: int) -> Path:
-    """The wheel's pg_config, which knows where the headers are."""
-    return installed_package() / VERSIONS[version] / "bin/pg_config"
 
 
 def server_account() -> Account:

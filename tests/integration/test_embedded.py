@@ -12,6 +12,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
+
 from tinydancer import embedded
 from tinydancer.embedded import EmbeddedServer, open_server
 from tinydancer.errors import InvalidInput, NotReady

@@ -1,0 +1,231 @@
+"""`tinydancer demo`: the main job on an embedded PostgreSQL, told on one screen after another."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import time
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import TYPE_CHECKING
+
+import click
+
+from tinydancer.cli.progress import steps
+from tinydancer.instance import throwaway_instance
+
+if TYPE_CHECKING:
+    import psycopg
+    from rich.console import Console
+    from rich.table import Table
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One statement: why, the SQL that runs, and its rows. `first` are statements run before."""
+
+    title: str
+    sql: str
+    first: str = ""
+
+
+SCENES = (
+    Scene(
+        "A fleet of agents: an ordinary table",
+        """SELECT name, type, capabilities, quality, avg_latency_ms,
+       cost_per_1k_input_tokens AS "in / 1k", cost_per_1k_output_tokens AS "out / 1k",
+       cost_per_call AS "a call", cost_per_second AS "a second"
+  FROM agents ORDER BY type, name;""",
+        first="""
+INSERT INTO agents (name, type, capabilities, quality, avg_latency_ms,
+                    cost_per_1k_input_tokens, cost_per_1k_output_tokens) VALUES
+  ('gpt-4o', 'llm', '{reasoning, code, analysis, creative}', 0.93, 2100, 0.0025, 0.01),
+  ('gpt-4o-mini', 'llm', '{summarization, simple-tasks, chat}', 0.82, 700, 0.00015, 0.0006),
+  ('claude-opus', 'llm', '{reasoning, analysis, legal, code}', 0.97, 4200, 0.015, 0.075),
+  ('claude-3-haiku', 'llm', '{fast-response, simple-tasks, classification}', 0.80, 400,
+   0.00025, 0.00125),
+  ('support-agent', 'llm', '{customer support, refunds, accounts}', 0.88, 900, 0.0004, 0.0016);
+INSERT INTO agents (name, type, capabilities, quality, avg_latency_ms, cost_per_call) VALUES
+  ('code-specialist', 'tool', '{code-execution, debugging, testing}', 0.90, 100, 0.001),
+  ('web-search', 'api', '{search, news, current facts}', 0.75, 350, 0.005);
+INSERT INTO agents (name, type, capabilities, quality, avg_latency_ms, cost_per_second) VALUES
+  ('on-call-engineer', 'human', '{incidents, outages, judgement}', 0.99, 600000, 0.02);
+""",
+    ),
+    Scene(
+        "Who should serve this request, cheaply?",
+        """SELECT agent_name, confidence, estimated_cost, estimated_latency_ms, reasoning
+  FROM ruvector_route(
+    request := 'Write a Python function to calculate Fibonacci numbers',
+    optimize_for := 'cost');""",
+    ),
+    Scene(
+        "The same request under each objective",
+        """SELECT o AS optimize_for, d.agent_name, d.estimated_cost, d.estimated_latency_ms,
+       d.expected_quality, d.score
+  FROM unnest(ARRAY['cost', 'latency', 'quality', 'balanced', 'quality_per_dollar']) AS o,
+       route_decisions d
+ WHERE d.request = 'Write a Python function to calculate Fibonacci numbers'
+   AND d.optimize_for = o;""",
+    ),
+    Scene(
+        "With constraints",
+        """SELECT agent_name, confidence, estimated_cost, estimated_latency_ms, reasoning
+  FROM ruvector_route(
+    request := 'Analyze this complex legal document',
+    required_capabilities := ARRAY['reasoning', 'analysis'],
+    max_cost := 0.10,
+    max_latency_ms := 5000,
+    min_quality := 0.90);""",
+    ),
+    Scene(
+        "Nobody suits: still a row, which says why",
+        """SELECT agent_name, reasoning
+  FROM ruvector_route(
+    request := 'Prove the Riemann hypothesis',
+    min_quality := 0.95,
+    max_latency_ms := 500);""",
+    ),
+    Scene(
+        "Named routes, matched by meaning",
+        """SELECT route_name, similarity, target_agent, confidence
+  FROM ruvector_semantic_route(query := 'How do I reset my password?', top_k := 3);""",
+        first="""
+SELECT ruvector_create_route(
+    name := 'customer_support',
+    description := 'Handle customer support inquiries, complaints, and feedback',
+    embedding := ruvector_embed('Customer support: help with my account, password or order'),
+    target_agent := 'support-agent',
+    priority := 1);
+SELECT ruvector_create_route(
+    name := 'technical_docs',
+    description := 'Answer questions about technical documentation and APIs',
+    embedding := ruvector_embed('Technical documentation and API reference'),
+    target_agent := 'gpt-4o-mini',
+    priority := 2);
+SELECT ruvector_create_route(
+    name := 'incident',
+    description := 'The production system is down',
+    embedding := ruvector_embed('Outage: production is down, errors for all users'),
+    target_agent := 'on-call-engineer',
+    priority := 9);
+""",
+    ),
+    Scene(
+        "Joined to a table of yours",
+        """SELECT t.id, t.body, d.agent_name, d.estimated_cost, d.confidence
+  FROM tickets t
+  JOIN route_decisions d ON d.request = t.body
+ WHERE t.state = 'new'
+ ORDER BY t.id;""",
+        first="""
+CREATE TABLE public.tickets (id int PRIMARY KEY, state text NOT NULL, body text NOT NULL);
+INSERT INTO tickets VALUES
+  (1, 'new', 'I was charged twice this month, please refund one payment'),
+  (2, 'new', 'Summarize the attached meeting notes in three sentences'),
+  (3, 'closed', 'How do I change my e-mail address?'),
+  (4, 'new', 'The unit tests fail with a segmentation fault since yesterday'),
+  (5, 'new', 'What did the central bank decide about interest rates today?'),
+  (6, 'new', 'Compare the liability clauses of these two contracts');
+ANALYZE tickets;
+""",
+    ),
+    Scene(
+        "What one new ticket list would cost, by agent",
+        """SELECT d.agent_name, count(*) AS tickets, sum(d.estimated_cost) AS estimated_cost
+  FROM route_decisions d
+ WHERE d.request = ANY (ARRAY(SELECT body FROM tickets WHERE state = 'new'))
+   AND d.optimize_for = 'quality_per_dollar'
+ GROUP BY d.agent_name ORDER BY d.agent_name;""",
+    ),
+    Scene(
+        "What PostgreSQL asks the engine",
+        """EXPLAIN (COSTS OFF)
+SELECT agent_name FROM route_decisions
+ WHERE request = 'Summarize this contract' AND optimize_for = 'cost';""",
+    ),
+    Scene(
+        "Why: the explanation of a decision, as JSON",
+        """SELECT jsonb_pretty(explanation) AS explanation
+  FROM route_decisions
+ WHERE request = 'Debug this stack trace' AND max_latency_ms = 500;""",
+    ),
+)
+
+_MONEY = ("cost", "/ 1k", "a call", "a second")
+
+
+@click.command()
+@click.option("--postgres", type=click.Choice(["16", "18"]), default="18", show_default=True)
+def demo(postgres: str) -> None:
+    """Show decisions on an embedded PostgreSQL of its own, and leave nothing behind."""
+    from rich.console import Console
+    from rich.panel import Panel
+
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda number, frame: sys.exit(128 + number))
+    console = Console()
+    if not console.is_terminal:
+        console.width = max(console.width, 110)
+    with steps() as report, throwaway_instance(int(postgres), report) as instance:
+        report("Routing")
+        with instance.server.connect() as connection:
+            connection.execute("SET search_path = tinydancer, public")
+            for scene in SCENES:
+                _play(console, connection, scene)
+            report("Stopping")
+    console.print(
+        Panel.fit(
+            "[bold]tinydancer up[/]      the same with data that stays\n"
+            "[bold]tinydancer psql[/]    your turn: SET search_path = tinydancer, public;\n"
+            "[bold]tinydancer down[/]    stops it",
+            title="Next",
+        )
+    )
+
+
+def _play(console: Console, connection: psycopg.Connection, scene: Scene) -> None:
+    from rich.syntax import Syntax
+
+    console.print()
+    console.rule(f"[bold]{scene.title}", align="left")
+    if scene.first:
+        connection.execute(scene.first)
+    began = time.perf_counter()
+    cursor = connection.execute(scene.sql)
+    rows = cursor.fetchall()
+    milliseconds = 1000 * (time.perf_counter() - began)
+    names = [column.name for column in cursor.description or ()]
+    console.print(Syntax(scene.sql, "sql", background_color="default", word_wrap=True))
+    console.print(_table(names, rows))
+    console.print(f"[dim]{len(rows)} row{'s' * (len(rows) != 1)} in {milliseconds:.1f} ms")
+
+
+def _table(names: list[str], rows: list[tuple[object, ...]]) -> Table:
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.ROUNDED, header_style="bold cyan")
+    for position, name in enumerate(names):
+        numeric = any(isinstance(row[position], int | float | Decimal) for row in rows)
+        table.add_column(name, justify="right" if numeric else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(_cell(name, value) for name, value in zip(names, row, strict=True)))
+    return table
+
+
+def _cell(name: str, value: object) -> str:
+    """A value as a person reads it."""
+    from rich.markup import escape
+
+    if value is None:
+        return "[dim]NULL[/]"
+    if isinstance(value, list):
+        return escape(", ".join(map(str, value)))
+    if isinstance(value, int | float | Decimal):
+        if any(mark in name for mark in _MONEY):
+            return f"${value:.6f}" if value else "[dim]-[/]"
+        if name.endswith("_ms"):
+            return f"{value:,.0f}"
+        return f"{value:.2f}" if isinstance(value, float | Decimal) else str(value)
+    return f"[bold]{escape(str(value))}[/]" if name == "agent_name" else escape(str(value))

@@ -1,0 +1,334 @@
+"""An embedded server with its engine beside it, in one directory: up, down, status."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import shutil
+import signal
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tinydancer import __version__, embedded
+from tinydancer.embedded import EmbeddedServer
+from tinydancer.errors import NotReady
+from tinydancer.processes import Account, Daemon
+
+if TYPE_CHECKING:
+    import psycopg
+
+DIMENSION = 384
+"""Length of the default embedder's vectors."""
+
+SYSTEM_CACHE = Path("/var/cache")
+"""Where root keeps fetched models, for every account to read."""
+
+Report = Callable[[str], None]
+"""Told of each step that may take a while."""
+
+_START_SECONDS = 30.0
+_STOP_SIGNALS = ((signal.SIGTERM, 5.0), (signal.SIGKILL, 5.0))
+
+
+@dataclass(frozen=True)
+class Engine:
+    """The engine of one database, as a process that listens on a Unix socket.
+
+    `dsn` is how it reaches the database; it holds no password. Its pid file and log are in
+    `directory`.
+    """
+
+    dsn: str
+    socket: Path
+    account: Account
+    directory: Path
+    throwaway: bool = False
+
+    @property
+    def daemon(self) -> Daemon:
+        """The engine's process."""
+        return Daemon("the engine", self.directory / "engine.pid", self.directory / "engine.log")
+
+    def start(self) -> None:
+        """Start it, where it does not run, and return when its socket is there."""
+        if not self.daemon.alive():
+            self.socket.unlink(missing_ok=True)
+            self.daemon.start(
+                [sys.executable, "-m", "tinydancer", "serve", "--dsn", self.dsn,
+                 "--socket", str(self.socket)],
+                account=self.account,
+                environment=_environment(),
+                dies_with_us=self.throwaway,
+            )  # fmt: skip
+        self.daemon.wait_until(self.socket.exists, seconds=_START_SECONDS)
+
+    def stop(self) -> None:
+        """Stop it; a no-op where it does not run."""
+        self.daemon.stop(_STOP_SIGNALS)
+
+
+@dataclass(frozen=True)
+class Instance:
+    """A server, its engine, and the schema in between."""
+
+    server: EmbeddedServer
+
+    @property
+    def engine(self) -> Engine:
+        """The engine of this server's database."""
+        server = self.server
+        return Engine(
+            server.dsn(user=embedded.ENGINE_ROLE),
+            server.runtime / "engine" / "engine.sock",
+            engine_account(),
+            server.directory,
+            server.throwaway,
+        )
+
+    def up(self, version: int | None = None, report: Report = lambda step: None) -> None:
+        """Start what does not run, and install or upgrade the schema; returns when both answer.
+
+        What this call has started it stops again where it fails or is interrupted.
+        """
+        server = self.server
+        with self._alone(), ExitStack() as undo:
+            if not server.cluster.exists():
+                report("Making a data directory")
+            server.initialize(version)
+            install_native_front_door(server, report)
+            if not server.daemon.alive():
+                report(f"Starting PostgreSQL {server.version}")
+                undo.callback(server.stop)
+                server.start()
+            share_engine_directory(server)
+            engine = self.engine
+            with server.connect() as connection:
+                install_schema(server, connection, engine.socket, report)
+                if not engine.daemon.alive():
+                    report("Starting the engine")
+                    undo.callback(engine.stop)
+                engine.start()
+                connection.execute("SELECT FROM tinydancer.engine_status")
+            undo.pop_all()
+
+    def down(self) -> bool:
+        """Stop engine and server; False where neither ran."""
+        with self._alone():
+            running = self.server.daemon.alive()
+            if (self.server.directory / "run").is_symlink():
+                running |= self.engine.daemon.alive()
+                self.engine.stop()
+            self.server.stop()
+            return running
+
+    def status(self) -> dict[str, object]:
+        """What runs, as plain values: data, dsn, server and engine, each with running and pid."""
+        server = self.server
+        status: dict[str, object] = {
+            "data": str(server.directory),
+            "running": False,
+            "server": _process(server.daemon, server.account) | {"postgres": server.version},
+        }
+        if not (server.directory / "run").is_symlink():
+            return status | {"engine": {"running": False}}
+        engine = _process(self.engine.daemon, self.engine.account)
+        engine["socket"] = str(self.engine.socket)
+        if server.daemon.alive():
+            status["dsn"] = server.dsn()
+            if engine["running"]:
+                engine |= _engine_status(server)
+                status["running"] = "error" not in engine
+        return status | {"engine": engine}
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Nobody else brings this directory up or down meanwhile."""
+        with (self.server.directory / "lock").open("ab") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+
+def open_instance(directory: Path) -> Instance:
+    """The instance of a directory, which is made where it does not exist. Starts nothing."""
+    return Instance(embedded.open_server(directory))
+
+
+def existing_instance(directory: Path) -> Instance:
+    """The instance of a directory that `up` has made. Raises NotReady where it has not."""
+    if not (directory / "cluster").is_dir() and not (directory / "lock").exists():
+        raise NotReady(
+            f"there is no data in {directory}",
+            hint="Make it and start it: tinydancer up"
+            + ("" if directory == embedded.default_directory() else f" --data '{directory}'"),
+        )
+    return open_instance(directory)
+
+
+def engine_account() -> Account:
+    """Whom the engine runs as: the invoking user; for root a system user where that can be.
+
+    Python and this package may lie under root's closed home, where the system user can't read
+    them: then the engine stays root's.
+    """
+    if os.geteuid():
+        return Account.current()
+    account = embedded.system_account(embedded.ENGINE_USER)
+    needed = [Path(sys.executable), Path(os.__file__), Path(__file__)]
+    return account if all(account.can("-r", path) for path in needed) else Account.current()
+
+
+def share_engine_directory(server: EmbeddedServer) -> None:
+    """Let the engine write to the directory of its socket, and the server's group enter it."""
+    directory = server.runtime / "engine"
+    account = engine_account()
+    if account.uid != server.account.uid:
+        # The setgid bit gives the server's group to the socket that the engine makes there.
+        os.chown(directory, account.uid, server.account.gid)
+        directory.chmod(0o2750)
+
+
+def install_native_front_door(server: EmbeddedServer, report: Report = lambda step: None) -> None:
+    """Put the native front door, built from the present sources, among the server's programs."""
+    from tinydancer_fdw.native import build
+
+    key = f"{build.source_digest()[:20]}-{server.version}"
+    library = server.pkglibdir() / build.LIBRARY
+    mark = library.with_suffix(".digest")
+    with suppress(FileNotFoundError):
+        if library.exists() and mark.read_text() == key:
+            return
+    built = _built_libraries(server) / key / build.LIBRARY
+    if not built.exists():
+        report("Building the native front door")
+        built.parent.mkdir(parents=True, exist_ok=True)
+        build_native_front_door(server.pg_config(), built.parent)
+    _replace(built, library)
+    mark.write_text(key)
+
+
+def build_native_front_door(pg_config: Path, directory: Path) -> Path:
+    """Build the native front door with a server's headers; returns where it is in `directory`.
+
+    A server that has the old library open keeps it until its next connection.
+    """
+    from tinydancer_fdw.native import build
+
+    with tempfile.TemporaryDirectory() as scratch:
+        try:
+            built = build.build(pg_config, Path(scratch))
+        except build.BuildFailed as error:
+            raise NotReady(
+                "the native front door can't be built",
+                detail=str(error),
+                hint="It needs a C compiler and the server's headers. On Debian: "
+                "apt-get install gcc libc6-dev, and postgresql-server-dev-17 for a server of "
+                "Debian's own.",
+            ) from error
+        return _replace(built, directory / build.LIBRARY)
+
+
+def _built_libraries(server: EmbeddedServer) -> Path:
+    """Where libraries are kept once built: with the virtual environment, or else with the data."""
+    own = Path(sys.prefix) if sys.prefix != sys.base_prefix else server.directory
+    place = own if os.access(own, os.W_OK) else server.directory
+    return place / "share/tinydancer/native"
+
+
+def _replace(source: Path, target: Path) -> Path:
+    """Copy a file over another in one step, so that whoever has the old one open keeps it whole."""
+    part = target.with_name(f".{target.name}.{os.getpid()}")
+    shutil.copyfile(source, part)
+    part.chmod(0o755)
+    return part.replace(target)
+
+
+def install_schema(
+    server: EmbeddedServer, connection: psycopg.Connection, socket: Path, report: Report
+) -> None:
+    """Install the schema or bring it up to date, with every front door that the server has.
+
+    Nothing happens where it is as this version would make it: a mark in the directory tells, so
+    that `up` takes no lock in a database that is at work.
+    """
+    from tinydancer.store import schema
+    from tinydancer.store.front_doors import EngineAddress, available_front_doors
+
+    installed = schema.version(connection)
+    mark = server.directory / "schema.digest"
+    digest = _schema_digest(socket)
+    with suppress(FileNotFoundError):
+        if installed and mark.read_text() == digest:
+            return
+    report("Upgrading the schema" if installed else "Installing the schema")
+    schema.install(
+        connection,
+        dimension=installed.dimension if installed else DIMENSION,
+        front_doors=available_front_doors(connection),
+        engine_address=EngineAddress(socket=str(socket)),
+    )
+    connection.execute(f"ALTER ROLE {embedded.ENGINE_ROLE} LOGIN")
+    mark.write_text(digest)
+
+
+def _schema_digest(socket: Path) -> str:
+    """Changes when the schema that this version installs does, or the engine's address."""
+    from tinydancer_fdw import contract
+
+    digest = hashlib.sha256(f"{__version__} {socket} {contract.TABLES}".encode())
+    for file in sorted(Path(str(files("tinydancer.sql"))).rglob("*.sql")):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()
+
+
+@contextmanager
+def throwaway_instance(
+    version: int | None = None, report: Report = lambda step: None
+) -> Iterator[Instance]:
+    """A running instance in a directory of its own; nothing of it is left afterwards."""
+    with embedded.throwaway_directory() as directory:
+        instance = Instance(embedded.open_server(directory, throwaway=True))
+        try:
+            instance.up(version, report)
+            yield instance
+        finally:
+            instance.down()
+            instance.server.remove()
+
+
+def _process(daemon: Daemon, account: Account) -> dict[str, object]:
+    pid = daemon.pid()
+    if pid is None:
+        return {"running": False}
+    return {"running": True, "pid": pid, "user": account.name, "log": str(daemon.log)}
+
+
+def _engine_status(server: EmbeddedServer) -> dict[str, object]:
+    """The engine's word about itself, through the database."""
+    import psycopg
+    from psycopg.rows import dict_row
+
+    try:
+        with server.connect() as connection:
+            cursor = connection.cursor(row_factory=dict_row)
+            row = cursor.execute("SELECT * FROM tinydancer.engine_status").fetchone()
+    except psycopg.Error as error:
+        return {"error": str(error).strip()}
+    return {name: value for name, value in (row or {}).items() if name != "pid"}
+
+
+def _environment() -> dict[str, str]:
+    """Ours, less what would lead the engine to another database.
+
+    Models that root has fetched lie where a system user can read them.
+    """
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PG")}
+    if os.geteuid() == 0:
+        environment.setdefault("XDG_CACHE_HOME", str(SYSTEM_CACHE))
+    return environment
