@@ -13,6 +13,7 @@
 #include "libpq/pqformat.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
+#include "nodes/nodeFuncs.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/float.h"
@@ -490,10 +491,13 @@ scan_explain(EngineScan *scan, List *values, List *context, ExplainState *es)
 	{
 		InputColumn *input = &scan->inputs[i++];
 		double		count = requests_of(input->match, lfirst(value));
+		const char *form = "%s%s = %s";
 
 		requests = count < 0 || requests < 0 ? -1 : requests * count;
-		appendStringInfo(&inputs, input->match == MATCH_ANY ? "%s%s = ANY (%s)" : "%s%s = %s",
-						 inputs.len > 0 ? ", " : "", input->name,
+		if (input->match == MATCH_ANY)
+			form = OidIsValid(get_element_type(exprType(lfirst(value))))
+				? "%s%s = ANY (%s)" : "%s%s = ANY (batch of %s)";
+		appendStringInfo(&inputs, form, inputs.len > 0 ? ", " : "", input->name,
 						 deparse_expression(lfirst(value), context, prefix, false));
 	}
 	ExplainPropertyText("Inputs", inputs.len > 0 ? inputs.data : "none", es);

@@ -4,7 +4,8 @@
  *     options.c       options of servers, mappings and tables; IMPORT FOREIGN SCHEMA
  *     quals.c         which clauses are inputs, and what a plan remembers of them
  *     fdw.c           the handler: planning and running one foreign scan
- *     batched_join.c  a join that sends its outer values in batches
+ *     batched_path.c  a join that sends its outer values in batches: its plan
+ *     batched_join.c  ... and its running
  *     scan.c          one question to the engine and its rows
  *     connection.c    sockets, waits and the pool of a backend
  *     frames.c        reading what the engine sends
@@ -150,7 +151,7 @@ extern void scan_stop(EngineScan *scan);
 extern void scan_explain(EngineScan *scan, List *values, List *context,
 						 struct ExplainState *es);
 
-/* ---- fdw.c, batched_join.c ---- */
+/* ---- fdw.c, batched_path.c ---- */
 
 /* Costs are in units of a sequential page read, taken as 10 microseconds. */
 #define ROUND_TRIP_COST 6.0

@@ -1,0 +1,367 @@
+/*
+ * batched_path.c: plans a join that sends its outer values to the engine in batches.
+ *
+ * A nested loop asks the engine once for each outer row. Where the inner relation is one of our
+ * foreign tables, its required input is compared with a value of the outer side, and its other
+ * inputs are the same for all rows, this offers a custom scan instead, which reads a batch of outer
+ * rows, asks for all their values at once and joins the answer to them (batched_join.c).
+ *
+ * It is offered for inner and left joins without parameters from above; any other join keeps its
+ * nested loop.
+ */
+#include "tinydancer_fdw.h"
+
+#include <math.h>
+
+#include "access/sysattr.h"
+#include "catalog/pg_type.h"
+#include "nodes/extensible.h"
+#include "nodes/makefuncs.h"
+#include "nodes/nodeFuncs.h"
+#include "optimizer/cost.h"
+#include "optimizer/optimizer.h"
+#include "optimizer/pathnode.h"
+#include "optimizer/paths.h"
+#include "optimizer/restrictinfo.h"
+#include "rewrite/rewriteManip.h"
+#include "utils/guc.h"
+#include "utils/lsyscache.h"
+#include "utils/selfuncs.h"
+
+#include "batched_join.h"
+
+int			batched_join_size = 1000;
+static bool enable_batched_join = true;
+static set_join_pathlist_hook_type next_hook = NULL;
+
+static Plan *plan_join(PlannerInfo *root, RelOptInfo *rel, CustomPath *path, List *tlist,
+					   List *clauses, List *custom_plans);
+
+static const CustomPathMethods path_methods = {
+	.CustomName = BATCHED_JOIN_NAME,
+	.PlanCustomPath = plan_join,
+};
+
+/* ---- which joins ---- */
+
+/* Whether a list has a clause that is not to be evaluated row by row at this very join. */
+static bool
+has_odd_clause(List *clauses)
+{
+	ListCell   *cell;
+
+	foreach(cell, clauses)
+	{
+		RestrictInfo *clause = lfirst_node(RestrictInfo, cell);
+
+		if (clause->pseudoconstant)
+			return true;
+#if PG_VERSION_NUM >= 160000
+		if (clause->has_clone || clause->is_clone)
+			return true;
+#endif
+	}
+	return false;
+}
+
+/* The clauses that decide which rows join; those of a WHERE above a left join are not among them. */
+static List *
+join_clauses(RelOptInfo *joinrel, JoinType type, List *clauses)
+{
+	List	   *joining = NIL;
+	ListCell   *cell;
+
+	foreach(cell, clauses)
+		if (type == JOIN_INNER ||
+			!RINFO_IS_PUSHED_DOWN(lfirst_node(RestrictInfo, cell), joinrel->relids))
+			joining = lappend(joining, lfirst(cell));
+	return joining;
+}
+
+/* Columns of the inner relation that the join uses, with attnos as pull_varattnos sets them. */
+static Bitmapset *
+inner_columns(RelOptInfo *joinrel, RelOptInfo *inner, List *clauses)
+{
+	Bitmapset  *needed = NULL;
+
+	pull_varattnos((Node *) joinrel->reltarget->exprs, inner->relid, &needed);
+	pull_varattnos((Node *) extract_actual_clauses(clauses, false), inner->relid, &needed);
+	pull_varattnos((Node *) extract_actual_clauses(inner->baserestrictinfo, false), inner->relid,
+				   &needed);
+	return needed;
+}
+
+/*
+ * The quals to send, where the key's value comes from the outer side and all others are constant;
+ * NIL where this join is not of that kind.
+ */
+static List *
+batched_quals(PlannerInfo *root, RelOptInfo *outer, RelOptInfo *inner, List *joining)
+{
+	RelationInputs *inputs = inner->fdw_private;
+	List	   *quals = pick_input_quals(root, inner, inputs,
+										 list_concat_copy(inner->baserestrictinfo, joining));
+	Bitmapset  *supplied = NULL;
+	ListCell   *cell;
+
+	foreach(cell, quals)
+	{
+		InputQual  *qual = lfirst(cell);
+		bool		from_outer = !bms_is_empty(qual->outer);
+
+		supplied = bms_add_member(supplied, qual->attno);
+		if (from_outer != (qual->attno == inputs->key))
+			return NIL;
+		if (from_outer && (qual->match != MATCH_EQUALS || exprType((Node *) qual->value) != TEXTOID ||
+						   !bms_is_subset(qual->outer, outer->relids)))
+			return NIL;
+	}
+	return bms_is_member(inputs->key, supplied) && bms_is_subset(inputs->constrained, supplied)
+		? quals : NIL;
+}
+
+static bool
+can_batch(PlannerInfo *root, RelOptInfo *joinrel, RelOptInfo *inner, JoinType type,
+		  JoinPathExtraData *extra)
+{
+	Bitmapset  *needed;
+
+	if (!enable_batched_join || (type != JOIN_INNER && type != JOIN_LEFT) ||
+		joinrel->reloptkind != RELOPT_JOINREL || inner->reloptkind != RELOPT_BASEREL ||
+		!is_tinydancer_relation(inner) || ((RelationInputs *) inner->fdw_private)->key == 0 ||
+		!bms_is_empty(joinrel->lateral_relids) || !bms_is_empty(inner->lateral_relids) ||
+		root->placeholder_list != NIL ||
+		has_odd_clause(extra->restrictlist) || has_odd_clause(inner->baserestrictinfo))
+		return false;
+#if PG_VERSION_NUM >= 160000
+	/* A left join that may trade places with another has its columns marked in several ways. */
+	if (type == JOIN_LEFT &&
+		(!bms_is_member((int) extra->sjinfo->ojrelid, joinrel->relids) ||
+		 extra->sjinfo->commute_above_l != NULL || extra->sjinfo->commute_above_r != NULL ||
+		 extra->sjinfo->commute_below_l != NULL || extra->sjinfo->commute_below_r != NULL))
+		return false;
+#endif
+	/* System columns and the row as a whole are left to the executor's own nodes. */
+	needed = inner_columns(joinrel, inner, extra->restrictlist);
+	return bms_is_empty(needed) || bms_next_member(needed, -1) > 0 - FirstLowInvalidHeapAttributeNumber;
+}
+
+/* ---- its cost ---- */
+
+/* How many questions `rows` outer rows take: batches grow from one row. */
+static double
+batches_of(double rows)
+{
+	double		size = 1;
+	double		batches = 0;
+
+	for (; rows > 0 && size < batched_join_size; size *= BATCH_GROWTH, batches++)
+		rows -= size;
+	return batches + (rows > 0 ? ceil(rows / batched_join_size) : 0);
+}
+
+static void
+add_batched_path(PlannerInfo *root, RelOptInfo *joinrel, RelOptInfo *inner, Path *outer,
+				 JoinType type, JoinPathExtraData *extra, List *quals)
+{
+	RelationInputs *inputs = inner->fdw_private;
+	CustomPath *path = makeNode(CustomPath);
+	double		rows = clamp_row_est(outer->rows);
+	double		batches = batches_of(rows);
+	double		requests = 1;
+	double		values = rows;
+	int			left_join = 0;
+	ListCell   *cell;
+
+	foreach(cell, quals)
+	{
+		InputQual  *qual = lfirst(cell);
+		double		count = requests_of(qual->match, qual->value);
+
+		if (qual->attno == inputs->key)
+			values = Min(rows, batches * estimate_num_groups(root, list_make1(qual->value), rows,
+															 NULL, NULL));
+		else if (count > 0)
+			requests *= count;
+	}
+	path->path.pathtype = T_CustomScan;
+	path->path.parent = joinrel;
+	path->path.pathtarget = joinrel->reltarget;
+	path->path.rows = joinrel->rows;
+#if PG_VERSION_NUM >= 180000
+	path->path.disabled_nodes = outer->disabled_nodes;
+#endif
+	path->path.startup_cost = outer->startup_cost + ROUND_TRIP_COST +
+		requests * REQUEST_COST(inputs->table);
+	path->path.total_cost = outer->total_cost + batches * ROUND_TRIP_COST +
+		values * requests * REQUEST_COST(inputs->table) +
+		(rows + joinrel->rows) * cpu_tuple_cost;
+	/* Rows come in the order of the outer side. */
+	path->path.pathkeys = build_join_pathkeys(root, joinrel, type, outer->pathkeys);
+#if PG_VERSION_NUM >= 150000
+	path->flags = CUSTOMPATH_SUPPORT_PROJECTION;
+#endif
+	path->custom_paths = list_make1(outer);
+#if PG_VERSION_NUM >= 160000
+	left_join = type == JOIN_LEFT ? (int) extra->sjinfo->ojrelid : 0;
+#endif
+	path->custom_private = list_make3(extra->restrictlist,
+									  list_make3_int((int) type, (int) inner->relid, left_join),
+									  quals);
+	path->methods = &path_methods;
+	add_path(joinrel, &path->path);
+}
+
+static void
+offer_batched_join(PlannerInfo *root, RelOptInfo *joinrel, RelOptInfo *outer, RelOptInfo *inner,
+				   JoinType type, JoinPathExtraData *extra)
+{
+	List	   *quals;
+	ListCell   *cell;
+
+	if (next_hook != NULL)
+		next_hook(root, joinrel, outer, inner, type, extra);
+	if (!can_batch(root, joinrel, inner, type, extra))
+		return;
+	quals = batched_quals(root, outer, inner, join_clauses(joinrel, type, extra->restrictlist));
+	if (quals == NIL)
+		return;
+	foreach(cell, outer->pathlist)
+	{
+		Path	   *path = lfirst(cell);
+
+		if (path->param_info == NULL &&
+			(path == outer->cheapest_total_path || path == outer->cheapest_startup_path ||
+			 path->pathkeys != NIL))
+			add_batched_path(root, joinrel, inner, path, type, extra, quals);
+	}
+}
+
+/* ---- its plan ---- */
+
+/* A scan tuple holds the outer plan's columns ... */
+static List *
+outer_tlist(Plan *outer)
+{
+	List	   *tlist = NIL;
+	ListCell   *cell;
+
+	foreach(cell, outer->targetlist)
+		tlist = lappend(tlist, makeTargetEntry(copyObject(lfirst_node(TargetEntry, cell)->expr),
+											   (AttrNumber) (list_length(tlist) + 1), NULL, false));
+	return tlist;
+}
+
+/* ... then those that the engine sends. */
+static List *
+inner_tlist(Index relid, Oid table, List *columns, int before)
+{
+	List	   *tlist = NIL;
+	ListCell   *cell;
+
+	foreach(cell, columns)
+	{
+		AttrNumber	attno = (AttrNumber) lfirst_int(cell);
+		Oid			type;
+		int32		typmod;
+		Oid			collation;
+		Var		   *column;
+
+		get_atttypetypmodcoll(table, attno, &type, &typmod, &collation);
+		column = makeVar((int) relid, attno, type, typmod, collation, 0);
+		tlist = lappend(tlist, makeTargetEntry((Expr *) column,
+											   (AttrNumber) (before + list_length(tlist) + 1),
+											   NULL, false));
+	}
+	return tlist;
+}
+
+/*
+ * Since PostgreSQL 16 a column is marked above the left join that may null it. The columns of a scan
+ * tuple are marked so, for the planner may give this node another target list later; the join's own
+ * clauses, which are not, get the marks here.
+ */
+static List *
+marked(List *expressions, Index relid, int left_join)
+{
+#if PG_VERSION_NUM >= 160000
+	if (left_join != 0)
+		return (List *) add_nulling_relids((Node *) expressions,
+										   bms_make_singleton((int) relid),
+										   bms_make_singleton(left_join));
+#endif
+	return expressions;
+}
+
+static Plan *
+plan_join(PlannerInfo *root, RelOptInfo *rel, CustomPath *path, List *tlist, List *clauses,
+		  List *custom_plans)
+{
+	List	   *restrictlist = linitial(path->custom_private);
+	JoinType	type = (JoinType) linitial_int(lsecond(path->custom_private));
+	Index		relid = (Index) lsecond_int(lsecond(path->custom_private));
+	int			left_join = lthird_int(lsecond(path->custom_private));
+	List	   *quals = lthird(path->custom_private);
+	RelOptInfo *inner = root->simple_rel_array[relid];
+	RelationInputs *inputs = inner->fdw_private;
+	Plan	   *outer = linitial(custom_plans);
+	CustomScan *scan = makeNode(CustomScan);
+	List	   *joining = join_clauses(rel, type, restrictlist);
+	List	   *filtering = list_difference_ptr(restrictlist, joining);
+	List	   *checked;
+	List	   *values = NIL;
+	ScanPlan	plan = {0};
+	int			key = 0;
+	ListCell   *cell;
+
+	foreach(cell, quals)
+	{
+		InputQual  *qual = lfirst(cell);
+
+		if (qual->attno == inputs->key)
+			key = foreach_current_index(cell);
+		plan.inputs = lappend_int(plan.inputs, qual->attno);
+		plan.matches = lappend_int(plan.matches,
+								   qual->attno == inputs->key ? MATCH_ANY : (int) qual->match);
+		values = lappend(values, qual->value);
+	}
+	plan.relid = root->simple_rte_array[relid]->relid;
+	plan.userid = inner->userid;
+	plan.limit = -1;
+	plan.columns = columns_needed(inputs,
+								  bms_add_member(inner_columns(rel, inner, restrictlist),
+												 inputs->key - FirstLowInvalidHeapAttributeNumber));
+
+	scan->scan.plan.targetlist = tlist;
+	scan->scan.plan.qual = extract_actual_clauses(filtering, false);
+	scan->flags = path->flags;
+	scan->custom_plans = custom_plans;
+	scan->custom_scan_tlist = list_concat(outer_tlist(outer),
+										  marked(inner_tlist(relid, plan.relid, plan.columns,
+															 list_length(outer->targetlist)),
+												 relid, left_join));
+	checked = list_concat(extract_actual_clauses(joining, false),
+						  extract_actual_clauses(inner->baserestrictinfo, false));
+	scan->custom_exprs = list_make2(values, marked(checked, relid, left_join));
+	scan->custom_private = list_make2(scan_plan_to_list(&plan),
+									  list_make3_int((int) type, key, inputs->key));
+	scan->methods = &batched_join_methods;
+	return &scan->scan.plan;
+}
+
+void
+batched_join_init(void)
+{
+	DefineCustomBoolVariable("tinydancer.enable_batched_join",
+							 "Lets the planner send the outer values of a join to the engine in batches.",
+							 NULL, &enable_batched_join, true, PGC_USERSET, GUC_EXPLAIN,
+							 NULL, NULL, NULL);
+	DefineCustomIntVariable("tinydancer.join_batch",
+							"Most outer rows that a batched join reads before it asks the engine.",
+							"The first batch is one row, and each is four times as large as the last, up to this.",
+							&batched_join_size, 1000, 1, 100000, PGC_USERSET, GUC_EXPLAIN,
+							NULL, NULL, NULL);
+	RegisterCustomScanMethods(&batched_join_methods);
+	next_hook = set_join_pathlist_hook;
+	set_join_pathlist_hook = offer_batched_join;
+}
