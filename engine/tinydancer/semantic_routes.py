@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, time
 from functools import lru_cache
+from math import exp
+from typing import Protocol
 from zoneinfo import ZoneInfo
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tinydancer.embeddings.base import Vectors
+from tinydancer.embeddings.cosine import cosines
 from tinydancer.errors import NotReady
 
 Positions = NDArray[np.intp]
+Similarities = NDArray[np.float32]
+
+# Similarities are compared and shown to this many digits: beyond, processors differ.
+DIGITS = 6
+# Two routes as alike to a query to this many digits are equals, and their priority decides.
+EQUAL_DIGITS = 2
 
 
 @dataclass(frozen=True)
@@ -83,13 +92,15 @@ class RouteTable:
 
     A route has a vector of its own and one for each utterance; its similarity to a query is the
     greatest cosine among them. Of m vectors in all, `vectors` is (m, d) with unit rows, those of
-    one route side by side, and `starts` (r,) is where each route's begin. A table without vectors
-    (m = 0) holds routes that are searched in the database.
+    one route side by side, and `starts` (r,) is where each route's begin. `thresholds` (r,) has
+    the routes' own, NaN where none. A table without vectors (m = 0) holds routes that are
+    searched in the database.
     """
 
     routes: tuple[Route, ...]
     vectors: Vectors
     starts: Positions
+    thresholds: Similarities
 
     @classmethod
     def build(
@@ -107,8 +118,12 @@ class RouteTable:
             key=lambda row: routes[row].name,
         )
         active = tuple(routes[row] for row in order)
+        thresholds = np.array(
+            [np.nan if route.threshold is None else route.threshold for route in active],
+            np.float32,
+        )
         if not len(vectors):
-            return cls(active, np.ascontiguousarray(vectors, np.float32), np.zeros(0, np.intp))
+            return cls(active, _float32(vectors), np.zeros(0, np.intp), thresholds)
         position = np.full(len(routes), -1, np.intp)
         position[order] = np.arange(len(order))
         places = position[owners]
@@ -118,7 +133,166 @@ class RouteTable:
         if len(found) != len(active):
             bare = active[int(np.setdiff1d(np.arange(len(active)), found)[0])].name
             raise ValueError(f"route {bare!r} has no vector")
-        return cls(active, np.ascontiguousarray(vectors[kept], np.float32), starts)
+        return cls(active, _float32(vectors[kept]), starts, thresholds)
 
     def __len__(self) -> int:
         return len(self.routes)
+
+    @property
+    def searched_elsewhere(self) -> bool:
+        """Whether there are routes but no vectors of them here."""
+        return len(self.routes) > 0 and len(self.vectors) == 0
+
+    def similarities(self, queries: Vectors) -> Similarities:
+        """(n, r) the similarity of each query (unit rows) and each route."""
+        found = cosines(queries, self.vectors)
+        if len(self.vectors) == len(self.routes):
+            return found
+        return np.maximum.reduceat(found, self.starts, axis=1)
+
+    def least(self, default_threshold: float) -> Similarities:
+        """(r,) what a similarity must reach, after rounding, to pass each route's threshold."""
+        unset = np.isnan(self.thresholds)
+        # Half a digit less, so that what is rounded up to a threshold passes it.
+        least = np.where(unset, np.float32(default_threshold), self.thresholds)
+        return np.asarray(least - _HALF_DIGIT)
+
+    def match(self, queries: Vectors, matching: Matching) -> list[list[Match]]:
+        """For each query (unit rows) the routes it means, best first; none where none fits."""
+        if not len(self.routes):
+            return [[] for _ in queries]
+        least = self.least(matching.default_threshold)
+        return [self._match(row, least, matching) for row in self.similarities(queries)]
+
+    def _match(
+        self, similarities: Similarities, least: Similarities, matching: Matching
+    ) -> list[Match]:
+        passing = np.flatnonzero(similarities >= least)
+        if not len(passing):
+            return []
+        order = passing[np.argsort(-similarities[passing], kind="stable")]
+        # Lazily: of many that pass, only the first few are looked at.
+        pairs = ((self.routes[at], round(similarities.item(at), DIGITS)) for at in order.tolist())
+        others = similarities.copy()
+        others[passing] = -1.0
+        return best(pairs, round(float(others.max()), DIGITS), matching)
+
+
+def match_found(found: Sequence[tuple[Route, float]], matching: Matching) -> list[Match]:
+    """The routes that a query means among those a search found, given best first."""
+    passing, runner_up = [], -1.0
+    for route, similarity in found:
+        least = matching.default_threshold if route.threshold is None else route.threshold
+        value = round(similarity, DIGITS)
+        if value >= round(least, DIGITS):
+            passing.append((route, value))
+        else:
+            runner_up = max(runner_up, value)
+    return best(passing, runner_up, matching)
+
+
+_HALF_DIGIT = np.float32(0.5 * 10.0**-DIGITS)
+
+
+def _float32(vectors: Vectors) -> Vectors:
+    return np.ascontiguousarray(vectors, np.float32)
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """How likely the best route is the right one: a logistic in its similarity and its margin.
+
+    P = 1 / (1 + exp(-(intercept + similarity * s + margin * m))), where m is s less the
+    similarity of the next best route (Platt, 1999, with two inputs). `source` says what it was
+    fitted on.
+    """
+
+    intercept: float
+    similarity: float
+    margin: float
+    source: str
+
+    def confidence(self, similarity: float, margin: float) -> float:
+        """The probability, 0 to 1."""
+        logit = self.intercept + self.similarity * similarity + self.margin * margin
+        return 1.0 / (1.0 + exp(-max(-700.0, min(700.0, logit))))
+
+
+# The table says how it was fitted; `python -m tinydancer.evaluation.route_confidence` fits it.
+CALIBRATION = Calibration(-6.0, 8.0, 8.0, "placeholder")
+
+
+class Rates(Protocol):
+    """The store's exact count of how often a route was taken this minute."""
+
+    def take(self, route: str, per_minute: int) -> bool:
+        """Counts one request for the route, if it is still within its limit."""
+
+    def left(self, route: str, per_minute: int) -> bool:
+        """Whether `take` would succeed; counts nothing."""
+
+
+@dataclass(frozen=True)
+class Match:
+    """A route that a query means, its similarity and the probability that it is the right one."""
+
+    route: Route
+    similarity: float
+    confidence: float
+
+
+@dataclass(frozen=True)
+class Matching:
+    """How to match: how many routes, for whom, when, from which threshold on, within which rates.
+
+    `now` must know its zone. Without `rates` no rate limit holds.
+    """
+
+    top_k: int
+    user_tier: str | None
+    now: datetime
+    default_threshold: float
+    calibration: Calibration
+    rates: Rates | None = None
+
+
+def best(
+    passing: Iterable[tuple[Route, float]], runner_up: float, matching: Matching
+) -> list[Match]:
+    """The best of the routes over their thresholds, given best first with their similarity.
+
+    Only those whose conditions hold. Similarity decides; among equals (to EQUAL_DIGITS) priority,
+    then the exact similarity, then the name. `runner_up` is the similarity of the best route that
+    is not among `passing`. The first match takes the route, for its rate limit; the others would
+    only be able to.
+    """
+    top_k, rates = matching.top_k, matching.rates
+    permitted: list[tuple[Route, float]] = []
+    for route, similarity in passing:
+        # One more than asked for, since the margin of the last is over the next.
+        if len(permitted) > top_k and _nearness(similarity) < _nearness(permitted[top_k - 1][1]):
+            break
+        if route.conditions.permit(matching.user_tier, matching.now):
+            permitted.append((route, similarity))
+    first = permitted[0][1] if permitted else 0.0
+    second = max(permitted[1][1] if len(permitted) > 1 else -1.0, runner_up)
+    permitted.sort(
+        key=lambda pair: (-_nearness(pair[1]), -pair[0].priority, -pair[1], pair[0].name)
+    )
+    matches: list[Match] = []
+    for route, similarity in permitted:
+        if len(matches) == top_k:
+            break
+        limit = route.conditions.rate_limit_per_minute
+        if limit is not None and rates is not None:
+            within = rates.left if matches else rates.take
+            if not within(route.name, limit):
+                continue
+        margin = similarity - (second if similarity == first else max(first, runner_up))
+        confidence = matching.calibration.confidence(similarity, margin)
+        matches.append(Match(route, similarity, confidence))
+    return matches
+
+
+def _nearness(similarity: float) -> float:
+    return round(similarity, EQUAL_DIGITS)

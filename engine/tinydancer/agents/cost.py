@@ -1,0 +1,45 @@
+"""What a request costs: the one formula, for filter, score, estimate and ledger alike."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tinydancer.agents.registry import AgentTable, Floats, Ints
+
+# Money is compared, shown and booked to a billionth of its unit.
+DECIMALS = 9
+
+
+def cost(prices: Floats, tokens_in: Ints, tokens_out: Floats, latency_ms: Floats) -> Floats:
+    """Money for requests of `tokens_in` answered in `tokens_out` after `latency_ms`.
+
+    `prices` is (4, a): per 1,000 input tokens, per 1,000 output tokens, per call, per second.
+    The others broadcast against its columns: (n, 1) for n requests, (a,) for a figure an agent.
+    """
+    per_1k_input, per_1k_output, per_call, per_second = prices
+    fixed = tokens_out / 1000.0 * per_1k_output + per_call + latency_ms / 1000.0 * per_second
+    total: Floats = np.round(tokens_in / 1000.0 * per_1k_input + fixed, DECIMALS)
+    return total
+
+
+def output_tokens(agents: AgentTable, expected: int | None, default: int) -> Floats:
+    """(a,) tokens that each agent's answer will have: as the caller expects, else the mean of
+    its answers so far, else the default of the settings.
+    """
+    if expected is not None:
+        return np.full(len(agents), float(expected))
+    return np.where(np.isnan(agents.output_tokens), float(default), agents.output_tokens)
+
+
+def output_tokens_source(agents: AgentTable, expected: int | None, position: int) -> str:
+    """Where the figure of `output_tokens` for one agent came from."""
+    if expected is not None:
+        return "request"
+    return "default" if np.isnan(agents.output_tokens[position]) else "history"
+
+
+def counts_tokens(agents: AgentTable) -> bool:
+    """Whether any agent's price depends on the tokens of the request."""
+    mask: NDArray[np.bool_] = agents.prices[0] != 0.0
+    return bool(mask.any())

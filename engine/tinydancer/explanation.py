@@ -1,0 +1,221 @@
+"""Why a decision is what it is: in a sentence, and in full."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from tinydancer.agents.cost import output_tokens_source
+from tinydancer.agents.fit import Lifts
+from tinydancer.agents.registry import Floats, Ints
+from tinydancer.policies import hybrid
+from tinydancer.policies.estimates import Mask, Weights
+from tinydancer.router import Barrier, Decisions, of_row, scope
+from tinydancer.semantic_routes import RouteTable
+
+# An explanation lists this many agents considered and as many refused; the rest are counted.
+MOST_LISTED = 50
+# A sentence names this many refusals.
+MOST_NAMED = 3
+DIGITS = 6
+
+NO_AGENTS = (
+    "No agent suits: there is no active agent. Register one with ruvector_register_agent; "
+    "agents registered in a transaction are seen once it has committed."
+)
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What the estimates were made from.
+
+    `tokens_in` is (n,), `tokens_out` (a,), `expected` what the caller said of them; `similarity`
+    is (n, a), and `embedder` the model whose vectors were compared.
+    """
+
+    tokens_in: Ints
+    tokens_out: Floats
+    expected: int | None
+    embedder: str
+    routes: RouteTable
+    similarity: Floats | None = None
+    lifts: Lifts | None = None
+
+
+class Explainer:
+    """Explains the decisions of one batch, request by request."""
+
+    def __init__(self, decisions: Decisions, evidence: Evidence) -> None:
+        self._decisions = decisions
+        self._evidence = evidence
+        self._qualified = decisions.qualified().tolist()
+
+    @cached_property
+    def scores(self) -> Floats:
+        """(n, a) the scores, to DIGITS digits."""
+        return np.round(self._decisions.scores(), DIGITS)
+
+    @cached_property
+    def _parts(self) -> Floats:
+        decisions = self._decisions
+        parts = hybrid.parts(decisions.estimates, scope(decisions.candidates))
+        return np.round(parts, DIGITS)
+
+    def reasoning(self, row: int, rank: int) -> str:
+        """One request's decision, or the agent at a lower rank, in a sentence."""
+        decisions = self._decisions
+        if not len(decisions.agents):
+            return NO_AGENTS
+        qualified = self._qualified[row]
+        if not qualified:
+            return self._nobody(row)
+        position = int(decisions.order[row, rank - 1])
+        policy, estimates = decisions.policy, decisions.estimates
+        name = decisions.agents.names[position]
+        if qualified == 1:
+            claim = f"{name} is the only agent that qualifies"
+        elif rank == 1:
+            claim = f"{name} {policy.merit} of {_agents(qualified)} that qualify"
+        else:
+            claim = f"{name} is number {rank} by {policy.name} of {qualified} that qualify"
+        figures = [
+            f"cost {_figure(estimates.cost[row, position])}",
+            f"{_figure(of_row(estimates.latency_ms, row)[position])} ms",
+            f"quality {of_row(estimates.quality, row)[position]:.2f}",
+        ]
+        if policy.wants_fit and estimates.fit is not None:
+            figures.append(f"fit {estimates.fit[row, position]:.2f}")
+        refused = len(decisions.agents) - qualified
+        rest = f" ({refused} refused)" if refused else ""
+        return f"{claim}{rest}: {', '.join(figures)}."
+
+    def _nobody(self, row: int) -> str:
+        agents = self._decisions.agents
+        first: dict[int, str] = {}
+        for position, barrier in self._decisions.refusals(row, MOST_NAMED):
+            first.setdefault(position, _refusal(agents.names[position], barrier, row, position))
+        more = len(agents) - len(first)
+        rest = f"; {more} more" if more else ""
+        return f"No agent suits: {'; '.join(first.values())}{rest}."
+
+    def explanation(self, row: int) -> dict[str, Any]:
+        """Objective, weights, tokens, candidates, refusals and models of one request."""
+        decisions, evidence = self._decisions, self._evidence
+        best = decisions.best(row, MOST_LISTED).tolist()
+        candidates = [self._candidate(row, rank, at) for rank, at in enumerate(best, 1)]
+        refusals = [
+            {
+                "agent": decisions.agents.names[position],
+                "constraint": barrier.constraint,
+                "limit": barrier.limit,
+                "actual": self._actual(barrier, row, position),
+            }
+            for position, barrier in decisions.refusals(row, MOST_LISTED)
+        ]
+        qualified = self._qualified[row]
+        refused = len(decisions.agents) - qualified
+        return {
+            "objective": decisions.policy.name,
+            "weights": _weights(decisions.policy.weights),
+            "chosen": candidates[0]["agent"] if candidates else None,
+            "input_tokens": int(evidence.tokens_in[row]),
+            "candidates": candidates,
+            "refusals": refusals,
+            "counts": {
+                "candidates": qualified,
+                "refused": refused,
+                "by_constraint": self._by_constraint(row),
+            },
+            "truncated": qualified > len(candidates) or refused > MOST_LISTED,
+            "models": {"embedder": evidence.embedder, "quality": decisions.estimates.source},
+        }
+
+    def _candidate(self, row: int, rank: int, position: int) -> dict[str, Any]:
+        decisions, evidence = self._decisions, self._evidence
+        agents, estimates = decisions.agents, decisions.estimates
+        outcomes = int(agents.outcomes[position])
+        found: dict[str, Any] = {
+            "agent": agents.names[position],
+            "rank": rank,
+            "score": float(self.scores[row, position]),
+            "estimated_cost": float(estimates.cost[row, position]),
+            "estimated_latency_ms": float(of_row(estimates.latency_ms, row)[position]),
+            "expected_quality": _rounded(of_row(estimates.quality, row)[position]),
+            "confidence": _rounded(of_row(estimates.confidence, row)[position]),
+            # A figure without outcomes is what was registered: a prior, not a measurement.
+            "quality_is": "measured" if outcomes else "prior",
+            "outcomes": outcomes,
+            "output_tokens": _rounded(evidence.tokens_out[position]),
+            "output_tokens_from": output_tokens_source(agents, evidence.expected, position),
+        }
+        if evidence.similarity is not None and estimates.fit is not None:
+            found["similarity"] = float(evidence.similarity[row, position])
+            found["fit"] = float(estimates.fit[row, position])
+            if found["fit"] > found["similarity"]:
+                found["fit_by_route"] = self._route(row, position)
+        if decisions.policy.wants_fit:
+            parts = self._parts[:, row, position].tolist()
+            found["parts"] = dict(zip(Weights._fields, parts, strict=True))
+        return found
+
+    def _route(self, row: int, position: int) -> str | None:
+        """The route that lends most to an agent's fit."""
+        lifts = self._evidence.lifts
+        if lifts is None:
+            return None
+        start, end = np.searchsorted(lifts.rows, [row, row + 1]).tolist()
+        lent = np.where(lifts.agents[start:end] == position, lifts.similarities[start:end], -2.0)
+        return self._evidence.routes.routes[int(lifts.routes[start + int(lent.argmax())])].name
+
+    def _actual(self, barrier: Barrier, row: int, position: int) -> float | list[str] | None:
+        if barrier.actual is not None:
+            return _rounded(of_row(barrier.actual, row)[position], 9)
+        if barrier.constraint == "required_capabilities":
+            return list(self._decisions.agents.agents[position].capabilities)
+        return None
+
+    def _by_constraint(self, row: int) -> dict[str, int]:
+        """How many agents each constraint refuses; one agent may be refused by several."""
+        refused: dict[str, Mask] = {}
+        for barrier in self._decisions.barriers:
+            mask = of_row(barrier.refused, row)
+            others = refused.get(barrier.constraint)
+            refused[barrier.constraint] = mask if others is None else mask | others
+        return {name: int(mask.sum()) for name, mask in refused.items() if mask.any()}
+
+
+def _refusal(name: str, barrier: Barrier, row: int, position: int) -> str:
+    actual = None if barrier.actual is None else of_row(barrier.actual, row)[position]
+    limit = barrier.limit if isinstance(barrier.limit, str) else _figure(barrier.limit)
+    if barrier.constraint == "required_capabilities":
+        return f"{name} lacks {limit!r}"
+    if barrier.constraint == "excluded_agents":
+        return f"{name} is excluded"
+    if barrier.constraint in ("max_cost", "budget_remaining"):
+        return f"{name} costs {_figure(actual)}, over {barrier.constraint} {limit}"
+    if barrier.constraint == "max_latency_ms":
+        return f"{name} takes {_figure(actual)} ms, over max_latency_ms {limit}"
+    if barrier.constraint == "min_quality":
+        return f"{name} has quality {_figure(actual)}, under min_quality {limit}"
+    return f"{name} is refused by {barrier.constraint} {limit}"
+
+
+def _agents(count: int) -> str:
+    return f"{count} agents"
+
+
+def _figure(value: Any) -> str:
+    """A figure to six digits, without an exponent."""
+    digits = format(float(value), ".6g")
+    return digits if "e" not in digits else format(float(value), ".9f").rstrip("0").rstrip(".")
+
+
+def _rounded(value: Any, digits: int = DIGITS) -> float:
+    return round(float(value), digits)
+
+
+def _weights(weights: Weights) -> dict[str, float]:
+    return {name: weight for name, weight in weights._asdict().items() if weight}

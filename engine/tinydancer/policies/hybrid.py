@@ -1,0 +1,47 @@
+"""Several objectives at once: a weighted blend, and quality for money."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tinydancer.agents.registry import Floats
+from tinydancer.policies.estimates import Estimates, Mask, Weights, best, scaled
+
+# Quality a little before the rest. What an agent is for (fit) counts as much as what it costs.
+BALANCED = Weights(cost=0.25, latency=0.15, quality=0.35, fit=0.25)
+
+# An agent that costs nothing is taken to cost this much: the best free one goes first, as any
+# quality for nothing beats any for money, and nothing is divided by zero.
+FREE = 1e-12
+
+
+# Costs and latencies have no scale of their own; quality and fit are 0 to 1 by nature.
+RELATIVE = np.array([True, True, False, False]).reshape(4, 1, 1)
+
+
+def parts(estimates: Estimates, candidates: Mask | None) -> Floats:
+    """(4, n, a): cost, latency, quality and fit, each from 0 to 1 over the candidates."""
+    gains = np.zeros((4, *estimates.cost.shape))
+    np.negative(estimates.cost, out=gains[0])
+    np.negative(estimates.latency_ms, out=gains[1])
+    gains[2] = estimates.quality
+    if estimates.fit is not None:
+        gains[3] = estimates.fit
+    return scaled(gains, RELATIVE, candidates)
+
+
+def blend(weights: Weights, estimates: Estimates, candidates: Mask | None) -> Floats:
+    """(n, a): the weighted sum of the four parts."""
+    total: Floats = np.einsum("p,pna->na", np.array(weights), parts(estimates, candidates))
+    return total
+
+
+def quality_per_dollar(estimates: Estimates, candidates: Mask | None) -> Floats:
+    """Expected quality for a unit of money."""
+    return estimates.quality / np.maximum(estimates.cost, FREE)
+
+
+def share_of_best(estimates: Estimates, candidates: Mask | None) -> Floats:
+    """Quality per dollar as a share of the best candidate's."""
+    value = quality_per_dollar(estimates, candidates)
+    return value / np.maximum(best(value, candidates), 1e-99)

@@ -1,0 +1,90 @@
+"""What a scan may use: the snapshot, the embedder, the time, and what the server and store lend."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Protocol
+
+from tinydancer.agents.registry import AgentTable
+from tinydancer.embeddings.base import Embedder, Vectors
+from tinydancer.semantic_routes import Rates, Route, RouteTable
+
+
+class Settings(Protocol):
+    """What a scan reads of the table `settings`."""
+
+    @property
+    def default_output_tokens(self) -> int:
+        """Tokens that an answer has where nothing better is known."""
+
+    @property
+    def route_threshold(self) -> float:
+        """The threshold of a route without its own."""
+
+    @property
+    def max_text_bytes(self) -> int:
+        """Longest text taken, in bytes of UTF-8."""
+
+    @property
+    def max_batch(self) -> int:
+        """Most requests in one scan."""
+
+
+class Snapshot(Protocol):
+    """The copy of the tables that every request of a scan reads."""
+
+    @property
+    def agents(self) -> AgentTable:
+        """The active agents."""
+
+    @property
+    def routes(self) -> RouteTable:
+        """The active routes."""
+
+    @property
+    def settings(self) -> Settings:
+        """How this database routes."""
+
+
+class RouteSearch(Protocol):
+    """The search by the database's index, where routes are too many to keep vectors of."""
+
+    def search(self, queries: Vectors, k: int) -> Sequence[Sequence[tuple[Route, float]]]:
+        """For each query the k nearest active routes with their cosines, best first."""
+
+
+@dataclass(frozen=True)
+class Status:
+    """The engine as `engine_status` shows it. Latencies are milliseconds, None before a scan."""
+
+    version: str
+    protocol: int
+    pid: int
+    uptime: timedelta
+    scans: int
+    errors: int
+    latency_p50_ms: float | None = None
+    latency_p95_ms: float | None = None
+    latency_p99_ms: float | None = None
+    cache_hits: int = 0
+    cache_misses: int = 0
+    escalated: int = 0
+
+
+@dataclass(frozen=True)
+class Context:
+    """One scan's surroundings. `now` must know its zone; `status` reads the engine's figures.
+
+    Without `route_search` routes must have their vectors in the snapshot; without `rates` no rate
+    limit holds.
+    """
+
+    snapshot: Snapshot
+    embedder: Embedder
+    now: datetime
+    front_door: str
+    status: Callable[[], Status]
+    route_search: RouteSearch | None = None
+    rates: Rates | None = None

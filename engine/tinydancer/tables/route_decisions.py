@@ -1,0 +1,133 @@
+"""The foreign table route_decisions: requests to the agents that should serve them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+from tinydancer.agents import fit
+from tinydancer.agents.cost import output_tokens
+from tinydancer.agents.registry import Floats
+from tinydancer.explanation import Evidence, Explainer
+from tinydancer.policies import POLICIES
+from tinydancer.router import Constraints, Decisions, barriers, decide, estimate
+from tinydancer.tables import text
+from tinydancer.tables.context import Context
+from tinydancer.tables.inputs import Question, chunks, questions
+from tinydancer.tables.rows import constant, echoes, rows
+from tinydancer_fdw.contract import ROUTE_DECISIONS
+from tinydancer_fdw.frames import Input, Row
+
+# Request, rank and position of the agent.
+Place = tuple[int, int, int]
+Cell = Callable[[Place], "str | None"]
+
+# Requests decided at a time, and the most cells of (requests, agents) held at a time: the arrays
+# of a batch stay within some tens of megabytes.
+CHUNK = 1024
+CELLS = 500_000
+
+
+def scan(
+    context: Context, inputs: Sequence[Input], columns: Sequence[str], limit: int
+) -> Iterator[Row]:
+    """The rows of a scan: `top_k` for each request, or one with agent_name NULL."""
+    settings = context.snapshot.settings
+    asked = questions(
+        ROUTE_DECISIONS,
+        inputs,
+        max_text_bytes=settings.max_text_bytes,
+        max_batch=settings.max_batch,
+    )
+    size = max(1, min(CHUNK, CELLS // max(1, len(context.snapshot.agents))))
+    for question in asked:
+        for texts in chunks(question.texts, limit, size):
+            decisions, evidence = _decide(context, question, texts, columns)
+            cells = _cells(decisions, evidence, question, texts)
+            yield from rows(_places(decisions), cells, columns)
+
+
+def _decide(
+    context: Context, question: Question, texts: Sequence[str], columns: Sequence[str]
+) -> tuple[Decisions, Evidence]:
+    agents, routes = context.snapshot.agents, context.snapshot.routes
+    settings = context.snapshot.settings
+    policy = POLICIES[question.text("optimize_for") or "balanced"]
+    expected = question.integer("expected_output_tokens")
+    tokens_in = context.embedder.count_tokens(texts)
+    tokens_out = output_tokens(agents, expected, settings.default_output_tokens)
+    similarity = lifts = fits = None
+    # A decision by cost alone needs no vector.
+    if len(agents) and (policy.wants_fit or "similarity" in columns or "explanation" in columns):
+        vectors = context.embedder.embed(texts)
+        similarity = fit.similarity(vectors, agents)
+        lifts = fit.lifts(
+            vectors,
+            agents,
+            routes,
+            user_tier=question.text("user_tier"),
+            now=context.now,
+            default_threshold=settings.route_threshold,
+        )
+        fits = fit.fit(similarity, lifts)
+    estimates = estimate(agents, tokens_in, tokens_out, fits)
+    barred = barriers(agents, estimates, _constraints(question))
+    decisions = decide(agents, estimates, policy, barred, question.integer("top_k") or 1)
+    evidence = Evidence(
+        tokens_in, tokens_out, expected, context.embedder.model, routes, similarity, lifts
+    )
+    return decisions, evidence
+
+
+def _constraints(question: Question) -> Constraints:
+    return Constraints(
+        required_capabilities=question.names("required_capabilities"),
+        excluded_agents=question.names("excluded_agents"),
+        max_cost=question.number("max_cost"),
+        max_latency_ms=question.number("max_latency_ms"),
+        min_quality=question.number("min_quality"),
+        budget_remaining=question.number("budget_remaining"),
+    )
+
+
+def _places(decisions: Decisions) -> Iterator[Place]:
+    """Request, rank and agent of each row; agent -1 is the row of a request that none suits."""
+    for row, order in enumerate(decisions.order.tolist()):
+        yield row, 1, order[0] if order else -1
+        for rank, position in enumerate(order[1:], 2):
+            if position < 0:
+                break
+            yield row, rank, position
+
+
+def _cells(
+    decisions: Decisions, evidence: Evidence, question: Question, texts: Sequence[str]
+) -> Mapping[str, Cell]:
+    """What each column shows at a place."""
+    explainer = Explainer(decisions, evidence)
+    names, estimates = decisions.agents.names, decisions.estimates
+    cells: dict[str, Cell] = {**echoes(question, ROUTE_DECISIONS)}
+    cells.update(
+        request=lambda place: texts[place[0]],
+        rank=lambda place: str(place[1]),
+        agent_name=lambda place: None if place[2] < 0 else names[place[2]],
+        confidence=_figure(estimates.confidence, text.double),
+        estimated_cost=_figure(estimates.cost, text.money),
+        estimated_latency_ms=_figure(estimates.latency_ms, text.double),
+        expected_quality=_figure(estimates.quality, text.double),
+        similarity=_figure(evidence.similarity, text.double),
+        score=lambda place: (
+            None if place[2] < 0 else text.double(explainer.scores.item(place[0], place[2]))
+        ),
+        reasoning=lambda place: explainer.reasoning(place[0], place[1]),
+        explanation=lambda place: text.jsonb(explainer.explanation(place[0])),
+    )
+    return cells
+
+
+def _figure(values: Floats | None, form: Callable[[float], str]) -> Cell:
+    """The cell of an estimate, which is (a,) or (n, a); NULL where there is no agent."""
+    if values is None:
+        return constant(None)
+    if values.ndim == 1:
+        return lambda place: None if place[2] < 0 else form(values.item(place[2]))
+    return lambda place: None if place[2] < 0 else form(values.item(place[0], place[2]))

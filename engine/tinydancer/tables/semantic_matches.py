@@ -1,0 +1,84 @@
+"""The foreign table semantic_matches: texts to the routes they mean."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+from tinydancer.errors import NotReady
+from tinydancer.semantic_routes import CALIBRATION, Match, Matching, match_found
+from tinydancer.tables import text
+from tinydancer.tables.context import Context
+from tinydancer.tables.inputs import Question, chunks, questions
+from tinydancer.tables.rows import echoes, rows
+from tinydancer_fdw.contract import SEMANTIC_MATCHES
+from tinydancer_fdw.frames import Input, Row
+
+# The text, the rank and the match of a row.
+Answer = tuple[str, int, Match]
+Cell = Callable[[Answer], "str | None"]
+
+DEFAULT_TOP_K = 3
+CHUNK = 1024
+CELLS = 5_000_000
+# Of routes searched in the database, this many more than asked for are fetched: some will not be
+# permitted, and the margin of the last is over the next.
+SPARE = 32
+
+
+def scan(
+    context: Context, inputs: Sequence[Input], columns: Sequence[str], limit: int
+) -> Iterator[Row]:
+    """The rows of a scan: the matches of each text, none where no route fits."""
+    settings = context.snapshot.settings
+    asked = questions(
+        SEMANTIC_MATCHES,
+        inputs,
+        max_text_bytes=settings.max_text_bytes,
+        max_batch=settings.max_batch,
+    )
+    size = max(1, min(CHUNK, CELLS // max(1, len(context.snapshot.routes.vectors))))
+    for question in asked:
+        cells = _cells(question)
+        for texts in chunks(question.texts, limit, size):
+            found = _match(context, question, texts)
+            answers = (
+                (query, rank, match)
+                for query, matches in zip(texts, found, strict=True)
+                for rank, match in enumerate(matches, 1)
+            )
+            yield from rows(answers, cells, columns)
+
+
+def _match(context: Context, question: Question, texts: Sequence[str]) -> list[list[Match]]:
+    routes, settings = context.snapshot.routes, context.snapshot.settings
+    if not len(routes):
+        return [[] for _ in texts]
+    matching = Matching(
+        top_k=question.integer("top_k") or DEFAULT_TOP_K,
+        user_tier=question.text("user_tier"),
+        now=context.now,
+        default_threshold=settings.route_threshold,
+        calibration=CALIBRATION,
+        rates=context.rates,
+    )
+    queries = context.embedder.embed(texts)
+    if not routes.searched_elsewhere:
+        return routes.match(queries, matching)
+    if context.route_search is None:
+        raise NotReady("the routes are searched in the database, but nothing here can do that")
+    found = context.route_search.search(queries, matching.top_k + SPARE)
+    return [match_found(nearest, matching) for nearest in found]
+
+
+def _cells(question: Question) -> Mapping[str, Cell]:
+    cells: dict[str, Cell] = {**echoes(question, SEMANTIC_MATCHES)}
+    cells.update(
+        query=lambda answer: answer[0],
+        rank=lambda answer: str(answer[1]),
+        route_name=lambda answer: answer[2].route.name,
+        similarity=lambda answer: text.double(answer[2].similarity),
+        target_agent=lambda answer: answer[2].route.target_agent,
+        confidence=lambda answer: text.double(round(answer[2].confidence, 6)),
+        priority=lambda answer: str(answer[2].route.priority),
+    )
+    return cells
