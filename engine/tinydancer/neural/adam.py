@@ -32,13 +32,24 @@ class Adam:
         unbias_1 = 1 - self.beta_1**self.steps
         unbias_2 = 1 - self.beta_2**self.steps
         for name, gradient in gradients.items():
-            mean = self._mean.setdefault(name, np.zeros_like(gradient))
-            square = self._square.setdefault(name, np.zeros_like(gradient))
-            mean *= self.beta_1
-            mean += (1 - self.beta_1) * gradient
-            square *= self.beta_2
-            square += (1 - self.beta_2) * (gradient * gradient)
+            if name not in self._mean:
+                self._mean[name] = np.zeros_like(gradient)
+                self._square[name] = np.zeros_like(gradient)
+            mean, square = self._mean[name], self._square[name]
             parameter = parameters[name]
+            # Few temporaries: this is half of the time of a training step.
+            work = np.asarray(gradient * np.float32(1 - self.beta_1))
+            mean *= self.beta_1
+            mean += work
+            np.multiply(gradient, gradient, out=work)
+            work *= 1 - self.beta_2
+            square *= self.beta_2
+            square += work
+            np.sqrt(square, out=work)
+            work *= unbias_2**-0.5
+            work += self.epsilon
+            np.divide(mean, work, out=work)
+            work *= rate / unbias_1
             if self.decay and parameter.ndim == 2:
                 parameter *= 1 - rate * self.decay
-            parameter -= (rate / unbias_1) * mean / (np.sqrt(square / unbias_2) + self.epsilon)
+            parameter -= work

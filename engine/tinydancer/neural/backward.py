@@ -49,13 +49,15 @@ def backward(cell: FastGRNN, trace: Trace, d_final: Floats) -> Parameters:
     gradients: Parameters = {"b_z": bias_z, "b_h": bias_h}
     gradients["zeta"] = np.asarray(d_zeta * zeta * (1 - zeta), np.float32)
     gradients["nu"] = np.asarray(d_nu * nu * (1 - nu), np.float32)
-    recurrent = len(trace.schedule.alive) > 1
-    dW = d_products.T @ trace.inputs
-    dU = d_products.T @ trace.before if recurrent else np.zeros_like(cell.state_weights)
-    for row, branch in enumerate(cell.shape.branches):
-        rows = slice(row * hidden, (row + 1) * hidden)
-        gradients |= _factor(cell, "W", branch, dW[rows])
-        gradients |= _factor(cell, "U", branch, dU[rows])
+    gradients |= _matrices(cell, "W", d_products.T @ trace.inputs)
+    if len(trace.schedule.alive) > 1:
+        gradients |= _matrices(cell, "U", d_products.T @ trace.before)
+    else:
+        gradients |= {
+            name: np.zeros_like(array)
+            for name, array in cell.parameters.items()
+            if name.startswith("U")
+        }
     return gradients
 
 
@@ -68,12 +70,16 @@ def _slopes(cell: FastGRNN, gate: Floats, update: Floats) -> tuple[Floats, Float
     return np.float32(0.5) * inside_z, inside_h.astype(np.float32)
 
 
-def _factor(cell: FastGRNN, letter: str, branch: str, gradient: Floats) -> Parameters:
-    """The gradient of a full matrix, passed on to its two thin ones where it has them."""
-    if f"{letter}{branch}" in cell.parameters:
-        return {f"{letter}{branch}": gradient}
-    left, right = f"{letter}1{branch}", f"{letter}2{branch}"
-    return {
-        left: gradient @ cell.parameters[right],
-        right: gradient.T @ cell.parameters[left],
-    }
+def _matrices(cell: FastGRNN, letter: str, gradient: Floats) -> Parameters:
+    """The gradient of the branches, one above the other, as those of the stored matrices."""
+    gradients: Parameters = {}
+    for branch, part in zip(
+        cell.shape.branches, np.split(gradient, len(cell.shape.branches)), strict=True
+    ):
+        if f"{letter}{branch}" in cell.parameters:
+            gradients[f"{letter}{branch}"] = part
+        else:
+            left, right = f"{letter}1{branch}", f"{letter}2{branch}"
+            gradients[left] = part @ cell.parameters[right]
+            gradients[right] = part.T @ cell.parameters[left]
+    return gradients

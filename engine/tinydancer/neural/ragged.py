@@ -62,7 +62,7 @@ class Ragged:
         if len(self.values) == len(self.lengths):
             return Ragged(self.values[rows], self.lengths[rows])
         starts = np.cumsum(self.lengths) - self.lengths
-        return Ragged(self.values[_ranges(starts[rows], self.lengths[rows])], self.lengths[rows])
+        return Ragged(self.values[ranges(starts[rows], self.lengths[rows])], self.lengths[rows])
 
     def check_finite(self) -> None:
         """Raises NumberOutOfRange, naming the sequence, when a value is NaN or infinite."""
@@ -98,7 +98,7 @@ class Schedule:
         return Schedule(order, alive, np.concatenate(source) if source else starts[:0])
 
 
-def _ranges(starts: Integers, lengths: Integers) -> Integers:
+def ranges(starts: Integers, lengths: Integers) -> Integers:
     """start, start + 1 … of each pair, one after another."""
     ends = np.cumsum(lengths)
     total = int(ends[-1]) if len(ends) else 0

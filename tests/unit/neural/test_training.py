@@ -13,15 +13,15 @@ from tinydancer.neural.ragged import Ragged
 from tinydancer.neural.sparsity import INTERVAL, Thresholding, support
 from tinydancer.neural.training import Epoch, Examples, TrainingOptions, evaluate, train
 
-OPTIONS = TrainingOptions(hidden=16, epochs=30, batch=32, rate=5e-3, dropout=0.0)
+OPTIONS = TrainingOptions(hidden=16, groups=2, epochs=30, batch=32, rate=5e-3, dropout=0.0)
 
 
-def blobs(rows: int = 300, classes: int = 4, seed: int = 0) -> Examples:
+def blobs(rows: int = 300, classes: int = 4, seed: int = 0, noise: float = 0.7) -> Examples:
     """Noisy points around a centre a class; capability j is called for by classes 0 to j."""
     centres = np.random.default_rng(99).normal(size=(classes, 12))
     rng = np.random.default_rng(seed)
     labels = np.arange(rows) % classes
-    values = (centres[labels] + 0.7 * rng.normal(size=(rows, 12))).astype(np.float32)
+    values = (centres[labels] + noise * rng.normal(size=(rows, 12))).astype(np.float32)
     capabilities = (labels[:, None] <= np.arange(2)).astype(np.int64)
     return Examples(Ragged.of_vectors(values), labels, capabilities)
 
@@ -58,7 +58,10 @@ def test_training_learns_categories_and_capabilities_together() -> None:
 )
 def test_training_learns_what_only_a_recurrent_network_can(changes: dict) -> None:
     options = TrainingOptions(
-        **({"hidden": 12, "epochs": 40, "batch": 32, "rate": 1e-2, "dropout": 0.0} | changes)
+        **(
+            {"hidden": 12, "groups": 2, "epochs": 40, "batch": 32, "rate": 1e-2, "dropout": 0.0}
+            | changes
+        )
     )
     trained = train(first_or_last(), 2, options, held_out=first_or_last(seed=1))
     assert evaluate(trained.network, first_or_last(seed=2))[1] > 0.95
@@ -73,24 +76,26 @@ def test_training_again_gives_the_same_weights() -> None:
 
 def test_training_moves_every_parameter() -> None:
     data = first_or_last()
-    options = TrainingOptions(hidden=16, epochs=1)
+    options = TrainingOptions(hidden=16, groups=2, epochs=1)
     start = initialise(CellShape(3, 16), options.seed).parameters
     for name, array in train(data, 2, options).network.cell.parameters.items():
         assert not np.array_equal(array, start[name]), name
 
 
 def test_another_seed_gives_other_weights() -> None:
-    options = TrainingOptions(hidden=16, epochs=1, seed=1)
-    first = train(blobs(), 4, TrainingOptions(hidden=16, epochs=1)).network
+    options = TrainingOptions(hidden=16, groups=2, epochs=1, seed=1)
+    first = train(blobs(), 4, TrainingOptions(hidden=16, groups=2, epochs=1)).network
     other = train(blobs(), 4, options).network
     assert not np.array_equal(first.heads["V"], other.heads["V"])
 
 
 def test_early_stopping_returns_the_weights_of_the_best_epoch() -> None:
-    options = TrainingOptions(hidden=16, epochs=60, batch=16, rate=2e-2, patience=3, dropout=0.0)
+    options = TrainingOptions(
+        hidden=16, groups=2, epochs=60, batch=16, rate=2e-2, patience=3, dropout=0.0
+    )
     seen: list[Epoch] = []
-    held_out = blobs(80, seed=1)
-    trained = train(blobs(60), 4, options, held_out=held_out, progress=seen.append)
+    held_out = blobs(80, seed=1, noise=2)
+    trained = train(blobs(60, noise=2), 4, options, held_out=held_out, progress=seen.append)
 
     assert tuple(seen) == trained.epochs
     assert len(seen) < 60
@@ -108,7 +113,7 @@ def test_balanced_weights_find_a_rare_class() -> None:
     data = Examples(
         Ragged.of_vectors(data.inputs.values + noise), data.labels, data.capabilities[:, :0]
     )
-    options = {"hidden": 8, "epochs": 15, "dropout": 0.0, "rate": 3e-3}
+    options = {"hidden": 8, "groups": 1, "epochs": 15, "dropout": 0.0, "rate": 3e-3}
 
     def recall(balanced: bool) -> float:
         network = train(data.take(rows), 2, TrainingOptions(**options, balanced=balanced)).network
@@ -121,7 +126,7 @@ def test_balanced_weights_find_a_rare_class() -> None:
 @pytest.mark.parametrize("rank", [0, 6])
 def test_thresholding_leaves_the_share_of_weights_asked_for(rank: int) -> None:
     options = TrainingOptions(
-        hidden=16, rank_w=rank, epochs=30, batch=32, rate=5e-3, dropout=0.0, keep=0.25
+        hidden=16, groups=2, rank_w=rank, epochs=30, batch=32, rate=5e-3, dropout=0.0, keep=0.25
     )
     trained = train(blobs(), 4, options, held_out=blobs(seed=1))
     for name, array in trained.network.cell.parameters.items():
@@ -155,7 +160,7 @@ def test_a_support_keeps_the_largest_magnitudes() -> None:
 
 def test_bytes_give_nearly_the_states_of_floats() -> None:
     options = TrainingOptions(
-        hidden=12, epochs=20, batch=32, rate=1e-2, dropout=0.0, nonlinearity="piecewise"
+        hidden=12, groups=1, epochs=20, batch=32, rate=1e-2, dropout=0.0, nonlinearity="piecewise"
     )
     data = first_or_last()
     network = train(data, 2, options).network
@@ -224,6 +229,8 @@ def test_options_out_of_range_are_refused() -> None:
         TrainingOptions(rate=float("nan"))
     with pytest.raises(InvalidInput, match="training option keep is 0"):
         TrainingOptions(keep=0.0)
+    with pytest.raises(InvalidInput, match="10 hidden units can't be split in 4 groups"):
+        TrainingOptions(hidden=10, groups=4)
 
 
 def test_the_trained_cell_takes_raw_inputs() -> None:

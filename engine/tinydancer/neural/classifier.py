@@ -1,0 +1,182 @@
+"""What category a request is of, what it calls for, and whether it is known at all.
+
+A classifier mixes two parts: the network (a FastGRNN cell over the request's vector, or the
+vectors of a sequence, with its heads) and, where the text is at hand, a linear model over its
+words. The coefficients of the mixture, its temperature in them, the conformal floor and the
+scope rule were fitted on held-out rows, for the mixture and for the network alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tinydancer.errors import InvalidInput
+from tinydancer.neural.calibration import Conformal, ScopeRule, mix, scope_signals
+from tinydancer.neural.fastgrnn import sigmoid
+from tinydancer.neural.heads import softmax
+from tinydancer.neural.lexical import LexicalModel
+from tinydancer.neural.ragged import Floats, Ragged
+from tinydancer.neural.training import Network
+
+CAPABILITY_THRESHOLD = 0.5
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What was fitted on held-out rows. weights: of the network's logits, then of the words'."""
+
+    weights: tuple[float, ...]
+    conformal: Conformal
+    scope: ScopeRule
+
+
+@dataclass(frozen=True)
+class Classification:
+    """What is known of one request.
+
+    classifications: every category with its probability, likeliest first, ties by name.
+    plausible: the conformal set, likeliest first; may be empty. scope_score: above 0 is out of
+    scope. capabilities: those that are likelier than not, likeliest first.
+    """
+
+    classifications: tuple[tuple[str, float], ...]
+    out_of_scope: bool
+    scope_score: float
+    plausible: tuple[str, ...]
+    capabilities: tuple[tuple[str, float], ...]
+
+    @property
+    def top_category(self) -> str:
+        """The likeliest category, also when the request is out of scope."""
+        return self.classifications[0][0]
+
+    @property
+    def confidence(self) -> float:
+        """The calibrated probability of the likeliest category."""
+        return self.classifications[0][1]
+
+
+@dataclass(frozen=True, eq=False)
+class Scores:
+    """A batch, scored: logits and probabilities (n, classes), scope (n,), above 0 is outside;
+    plausible (n, classes); capabilities (n, capabilities) probabilities."""
+
+    logits: Floats
+    probabilities: Floats
+    scope: Floats
+    plausible: NDArray[np.bool_]
+    capabilities: Floats
+
+
+@dataclass(frozen=True, eq=False)
+class RouteClassifier:
+    """A trained classifier. Frozen: a model is replaced, never changed.
+
+    names: (classes,) sorted. space: the vector space that it was trained in. prototypes:
+    (classes, inputs), the unit mean of each category's vectors. with_words, vector_only: the
+    calibration for a request whose text is given, and for one that is a vector only.
+    """
+
+    names: tuple[str, ...]
+    capability_names: tuple[str, ...]
+    space: str
+    network: Network = field(repr=False)
+    prototypes: Floats = field(repr=False)
+    vector_only: Calibration
+    lexical: LexicalModel | None = field(repr=False, default=None)
+    with_words: Calibration | None = None
+
+    def __post_init__(self) -> None:
+        classes, inputs = len(self.names), self.dimension
+        if self.prototypes.shape != (classes, inputs):
+            raise InvalidInput(
+                f"prototypes have shape {self.prototypes.shape}, not {(classes, inputs)}"
+            )
+        if self.network.heads["c"].shape != (classes,):
+            raise InvalidInput(
+                f"the network tells {len(self.network.heads['c'])} categories apart, "
+                f"{classes} are named"
+            )
+        if (self.lexical is None) != (self.with_words is None):
+            raise InvalidInput("words and their calibration go together")
+
+    @property
+    def dimension(self) -> int:
+        """Length of the vectors that it takes."""
+        return self.network.cell.shape.inputs
+
+    def score(self, vectors: Floats, texts: Sequence[str] | None = None) -> Scores:
+        """(n, dimension) vectors in `space`, and the texts they were made of where known.
+
+        Raises InvalidInput for another dimension or number of texts, NumberOutOfRange for a
+        vector that is not finite.
+        """
+        batch = Ragged.of_vectors(np.atleast_2d(vectors))
+        if batch.inputs != self.dimension:
+            raise InvalidInput(
+                f"the vectors have {batch.inputs} dimensions, the classifier takes "
+                f"{self.dimension} (space {self.space!r})",
+                hint="Embed the request with the model the classifier was trained on.",
+            )
+        if texts is not None and len(texts) != len(batch):
+            raise InvalidInput(f"{len(texts)} texts were given for {len(batch)} vectors")
+        batch.check_finite()
+        state = self.network.state(batch)
+        parts, calibration = [self.network.logits(state)], self.vector_only
+        if texts is not None and self.lexical is not None and self.with_words is not None:
+            parts.append(self.lexical.logits(texts))
+            calibration = self.with_words
+        logits = mix(parts, calibration.weights)
+        probabilities = softmax(logits)
+        signals = scope_signals(logits, self.similarity(batch.values))
+        return Scores(
+            logits=logits,
+            probabilities=probabilities,
+            scope=calibration.scope.score(signals) - np.float32(calibration.scope.threshold),
+            plausible=calibration.conformal.sets(probabilities),
+            capabilities=self._capabilities(state),
+        )
+
+    def classify(self, vectors: Floats, texts: Sequence[str] | None = None) -> list[Classification]:
+        """As `score`, in words: one classification a row."""
+        scores = self.score(vectors, texts)
+        # Names are sorted, so a stable sort lets ties go by name.
+        order = np.argsort(-scores.probabilities, axis=1, kind="stable")
+        ranked = np.take_along_axis(scores.probabilities, order, axis=1).tolist()
+        sizes = scores.plausible.sum(axis=1).tolist()
+        names = self._name_array[order].tolist()
+        scope = scores.scope.tolist()
+        return [
+            Classification(
+                classifications=tuple(zip(names[row], ranked[row], strict=True)),
+                out_of_scope=scope[row] > 0,
+                scope_score=scope[row],
+                plausible=tuple(names[row][: sizes[row]]),
+                capabilities=self._likely(scores.capabilities[row]),
+            )
+            for row in range(len(order))
+        ]
+
+    def similarity(self, vectors: Floats) -> Floats:
+        """(n,) the cosine of each unit vector to its nearest prototype."""
+        nearest: Floats = (vectors @ self.prototypes.T).max(axis=1)
+        return nearest
+
+    @cached_property
+    def _name_array(self) -> NDArray[np.object_]:
+        return np.array(self.names, object)
+
+    def _capabilities(self, state: Floats) -> Floats:
+        if not self.capability_names:
+            return np.zeros((len(state), 0), np.float32)
+        return sigmoid(self.network.capability_logits(state))
+
+    def _likely(self, probabilities: Floats) -> tuple[tuple[str, float], ...]:
+        pairs = zip(self.capability_names, probabilities.tolist(), strict=True)
+        likely = [pair for pair in pairs if pair[1] >= CAPABILITY_THRESHOLD]
+        return tuple(sorted(likely, key=lambda pair: (-pair[1], pair[0])))
