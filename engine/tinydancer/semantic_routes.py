@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, time
 from functools import lru_cache
@@ -86,6 +86,13 @@ class Route:
     utterances: tuple[str, ...] = ()
 
 
+# A route with its similarity to a query.
+Hit = tuple[Route, float]
+# For each query (unit rows) all active routes with their cosines, best first, found as they are
+# read: the search by the database's index, where routes are too many to keep vectors of.
+RouteSearch = Callable[[Vectors], Sequence[Iterable[Hit]]]
+
+
 @dataclass(frozen=True, eq=False)
 class RouteTable:
     """The active routes, sorted by name, with their vectors.
@@ -119,7 +126,10 @@ class RouteTable:
         )
         active = tuple(routes[row] for row in order)
         thresholds = np.array(
-            [np.nan if route.threshold is None else route.threshold for route in active],
+            [
+                np.nan if route.threshold is None else round(route.threshold, DIGITS)
+                for route in active
+            ],
             np.float32,
         )
         if not len(vectors):
@@ -175,20 +185,31 @@ class RouteTable:
         pairs = ((self.routes[at], round(similarities.item(at), DIGITS)) for at in order.tolist())
         others = similarities.copy()
         others[passing] = -1.0
-        return best(pairs, round(float(others.max()), DIGITS), matching)
+        permitted = _permitted(pairs, matching)
+        return _ranked(permitted, round(float(others.max()), DIGITS), matching)
 
+    def match_found(self, found: Iterable[Hit], matching: Matching) -> list[Match]:
+        """The routes that a query means among `found`, all routes best first.
 
-def match_found(found: Sequence[tuple[Route, float]], matching: Matching) -> list[Match]:
-    """The routes that a query means among those a search found, given best first."""
-    passing, runner_up = [], -1.0
-    for route, similarity in found:
-        least = matching.default_threshold if route.threshold is None else route.threshold
-        value = round(similarity, DIGITS)
-        if value >= round(least, DIGITS):
-            passing.append((route, value))
-        else:
-            runner_up = max(runner_up, value)
-    return best(passing, runner_up, matching)
+        Reads no more of them than it needs: a search in the database finds them page by page.
+        """
+        lowest = self.least(matching.default_threshold).min().item()
+        runner_up = -1.0
+
+        def passing() -> Iterator[Hit]:
+            nonlocal runner_up
+            for route, similarity in found:
+                least = matching.default_threshold if route.threshold is None else route.threshold
+                value = round(similarity, DIGITS)
+                if value >= round(least, DIGITS):
+                    yield route, value
+                else:
+                    runner_up = max(runner_up, value)
+                if value < lowest:
+                    return
+
+        permitted = _permitted(passing(), matching)
+        return _ranked(permitted, runner_up, matching)
 
 
 _HALF_DIGIT = np.float32(0.5 * 10.0**-DIGITS)
@@ -256,32 +277,35 @@ class Matching:
     rates: Rates | None = None
 
 
-def best(
-    passing: Iterable[tuple[Route, float]], runner_up: float, matching: Matching
-) -> list[Match]:
-    """The best of the routes over their thresholds, given best first with their similarity.
-
-    Only those whose conditions hold. Similarity decides; among equals (to EQUAL_DIGITS) priority,
-    then the exact similarity, then the name. `runner_up` is the similarity of the best route that
-    is not among `passing`. The first match takes the route, for its rate limit; the others would
-    only be able to.
-    """
-    top_k, rates = matching.top_k, matching.rates
-    permitted: list[tuple[Route, float]] = []
+def _permitted(passing: Iterable[Hit], matching: Matching) -> list[Hit]:
+    """The first of `passing`, best first, whose conditions hold: as many as can matter."""
+    top_k = matching.top_k
+    permitted: list[Hit] = []
     for route, similarity in passing:
         # One more than asked for, since the margin of the last is over the next.
         if len(permitted) > top_k and _nearness(similarity) < _nearness(permitted[top_k - 1][1]):
             break
         if route.conditions.permit(matching.user_tier, matching.now):
             permitted.append((route, similarity))
+    return permitted
+
+
+def _ranked(permitted: list[Hit], runner_up: float, matching: Matching) -> list[Match]:
+    """The best of the permitted routes, given by falling similarity.
+
+    Similarity decides; among equals (to EQUAL_DIGITS) priority, then the exact similarity, then
+    the name. `runner_up` is the similarity of the best route that did not pass its threshold. The
+    first match takes the route, for its rate limit; the others would only be able to.
+    """
     first = permitted[0][1] if permitted else 0.0
     second = max(permitted[1][1] if len(permitted) > 1 else -1.0, runner_up)
-    permitted.sort(
-        key=lambda pair: (-_nearness(pair[1]), -pair[0].priority, -pair[1], pair[0].name)
+    permitted = sorted(
+        permitted, key=lambda hit: (-_nearness(hit[1]), -hit[0].priority, -hit[1], hit[0].name)
     )
+    rates = matching.rates
     matches: list[Match] = []
     for route, similarity in permitted:
-        if len(matches) == top_k:
+        if len(matches) == matching.top_k:
             break
         limit = route.conditions.rate_limit_per_minute
         if limit is not None and rates is not None:

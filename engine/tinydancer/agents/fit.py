@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
+from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,9 +13,12 @@ from numpy.typing import NDArray
 from tinydancer.agents.registry import AgentTable, Floats
 from tinydancer.embeddings.base import Vectors
 from tinydancer.embeddings.cosine import cosines
-from tinydancer.semantic_routes import DIGITS, RouteTable
+from tinydancer.semantic_routes import DIGITS, RouteSearch, RouteTable
 
 Positions = NDArray[np.intp]
+
+# Of routes that are searched in the database, so many nearest ones count for a decision.
+NEAREST = 32
 
 
 @dataclass(frozen=True)
@@ -44,32 +48,52 @@ def lifts(
     user_tier: str | None,
     now: datetime,
     default_threshold: float,
+    search: RouteSearch | None = None,
 ) -> Lifts | None:
     """The routes that each request passes the threshold of and may take, to active agents.
 
     None where no route leads to an active agent. Rates do not count here: a decision for an agent
-    does not take a route.
+    does not take a route. Of routes without vectors here, the nearest that `search` finds count.
     """
     leading, targets = _leading(routes, agents)
     if not len(leading):
         return None
-    similarities = routes.similarities(requests)
-    passing = similarities >= routes.least(default_threshold)
-    rows, found = np.nonzero(passing[:, leading])
-    places = leading[found]
-    held = np.array(
-        [
-            position
-            for position in np.unique(places).tolist()
-            if not routes.routes[position].conditions.permit(user_tier, now)
-        ],
-        np.intp,
+    if routes.searched_elsewhere:
+        rows, found, similarities = _search(requests, routes, leading, search)
+        passing = similarities >= routes.least(default_threshold)[leading[found]]
+        rows, found, values = rows[passing], found[passing], similarities[passing]
+    else:
+        table = routes.similarities(requests)[:, leading]
+        rows, found = np.nonzero(table >= routes.least(default_threshold)[leading])
+        values = table[rows, found]
+    held = [
+        place
+        for place in np.unique(found).tolist()
+        if not routes.routes[leading[place]].conditions.permit(user_tier, now)
+    ]
+    if held:
+        kept = ~np.isin(found, held)
+        rows, found, values = rows[kept], found[kept], values[kept]
+    return Lifts(rows, leading[found], targets[found], _rounded(values))
+
+
+def _search(
+    requests: Vectors, routes: RouteTable, leading: Positions, search: RouteSearch | None
+) -> tuple[Positions, Positions, NDArray[np.float32]]:
+    """Which request, which of the leading routes, and their similarity, for the nearest few."""
+    places = {routes.routes[at].name: place for place, at in enumerate(leading.tolist())}
+    triples = [
+        (row, places[route.name], similarity)
+        for row, hits in enumerate(search(requests) if search is not None else ())
+        for route, similarity in islice(hits, NEAREST)
+        if route.name in places
+    ]
+    rows, found, similarities = zip(*triples, strict=True) if triples else ((), (), ())
+    return (
+        np.array(rows, np.intp),
+        np.array(found, np.intp),
+        np.array(similarities, np.float32),
     )
-    if len(held):
-        kept = ~np.isin(places, held)
-        rows, found, places = rows[kept], found[kept], places[kept]
-    values = _rounded(similarities[rows, places])
-    return Lifts(rows, places, targets[found], values)
 
 
 def fit(similarity: Floats, lifts: Lifts | None) -> Floats:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Protocol
 
 from tinydancer.agents.registry import AgentTable
-from tinydancer.embeddings.base import Embedder, Vectors
-from tinydancer.semantic_routes import Rates, Route, RouteTable
+from tinydancer.embeddings.base import Embedder
+from tinydancer.semantic_routes import Rates, RouteSearch, RouteTable
 
 
 class Settings(Protocol):
@@ -46,13 +46,6 @@ class Snapshot(Protocol):
     @property
     def settings(self) -> Settings:
         """How this database routes."""
-
-
-class RouteSearch(Protocol):
-    """The search by the database's index, where routes are too many to keep vectors of."""
-
-    def search(self, queries: Vectors, k: int) -> Sequence[Sequence[tuple[Route, float]]]:
-        """For each query the k nearest active routes with their cosines, best first."""
 
 
 @dataclass(frozen=True)

@@ -67,6 +67,7 @@ def _decide(
             user_tier=question.text("user_tier"),
             now=context.now,
             default_threshold=settings.route_threshold,
+            search=context.route_search,
         )
         fits = fit.fit(similarity, lifts)
     estimates = estimate(agents, tokens_in, tokens_out, fits)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from tinydancer.errors import NotReady
-from tinydancer.semantic_routes import CALIBRATION, Match, Matching, match_found
+from tinydancer.semantic_routes import CALIBRATION, Match, Matching
 from tinydancer.tables import text
 from tinydancer.tables.context import Context
 from tinydancer.tables.inputs import Question, chunks, questions
@@ -20,9 +20,6 @@ Cell = Callable[[Answer], "str | None"]
 DEFAULT_TOP_K = 3
 CHUNK = 1024
 CELLS = 5_000_000
-# Of routes searched in the database, this many more than asked for are fetched: some will not be
-# permitted, and the margin of the last is over the next.
-SPARE = 32
 
 
 def scan(
@@ -65,9 +62,11 @@ def _match(context: Context, question: Question, texts: Sequence[str]) -> list[l
     if not routes.searched_elsewhere:
         return routes.match(queries, matching)
     if context.route_search is None:
-        raise NotReady("the routes are searched in the database, but nothing here can do that")
-    found = context.route_search.search(queries, matching.top_k + SPARE)
-    return [match_found(nearest, matching) for nearest in found]
+        raise NotReady(
+            f"{len(routes)} routes are kept in the database only, but nothing searches it here",
+            hint="UPDATE tinydancer.settings SET route_index = 'exact' keeps them in memory.",
+        )
+    return [routes.match_found(found, matching) for found in context.route_search(queries)]
 
 
 def _cells(question: Question) -> Mapping[str, Cell]:

@@ -52,5 +52,20 @@ def test_a_route_that_may_not_be_taken_lends_nothing() -> None:
     assert fits(night).tolist() == [[0.6, 0.0]]
 
 
+def test_routes_searched_elsewhere_lend_what_those_here_would() -> None:
+    routes = [Route("r", "", "b"), Route("s", "", "a", threshold=0.99), Route("t", "", "nobody")]
+    bare = RouteTable.build(routes, np.zeros((0, 3), np.float32), np.zeros(0, int))
+    lifts = fit.lifts(
+        REQUEST,
+        AGENTS,
+        bare,
+        user_tier=None,
+        now=NOON,
+        default_threshold=0.5,
+        search=lambda requests: [[(route, 0.8) for route in routes] for _ in requests],
+    )
+    assert fit.fit(fit.similarity(REQUEST, AGENTS), lifts).tolist() == [[0.6, 0.8]]
+
+
 def test_a_route_to_an_agent_that_does_not_exist_changes_nothing() -> None:
     assert fits(Route("r", "", "nobody"), Route("s", "", "b")).tolist() == [[0.6, 0.8]]

@@ -13,7 +13,6 @@ from tinydancer.semantic_routes import (
     Matching,
     Route,
     RouteTable,
-    match_found,
 )
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=timezone.utc)
@@ -151,7 +150,24 @@ def test_a_search_elsewhere_gives_the_same_matches(
     (here,) = table.match(QUERY, how)
     cosines = table.similarities(QUERY)[0].tolist()
     found = sorted(zip(crowd, cosines, strict=True), key=lambda pair: (-pair[1], pair[0].name))
-    assert match_found(found, how) == here
+    assert table.match_found(iter(found), how) == here
+
+
+def test_a_search_elsewhere_is_read_no_further_than_it_matters() -> None:
+    crowd = [route(f"r{at:03}") for at in range(500)]
+    table = RouteTable.build(crowd, unit(*[0.5] * 500), np.arange(500))
+    read = []
+
+    def found(first: float) -> object:
+        for at, one in enumerate(crowd):
+            read.append(one.name)
+            yield one, first - at / 1000
+
+    assert len(table.match_found(found(0.9), replace(MATCHING, top_k=1))) == 1
+    assert len(read) < 20
+    read.clear()
+    assert table.match_found(found(0.4), MATCHING) == []
+    assert len(read) == 1
 
 
 def test_a_thousand_queries_match_as_each_does_alone() -> None:

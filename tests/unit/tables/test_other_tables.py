@@ -10,7 +10,7 @@ import pytest
 
 from tinydancer.embeddings.base import Vectors
 from tinydancer.errors import InvalidInput, NotFound, TooLarge
-from tinydancer.semantic_routes import Conditions, Route, RouteTable
+from tinydancer.semantic_routes import Conditions, Hit, Route, RouteTable
 from tinydancer.tables import SCANS, answer
 from tinydancer_fdw.contract import TABLES
 from tinydancer_fdw.frames import Scan
@@ -78,15 +78,14 @@ def test_the_tier_of_the_user_opens_the_routes_kept_for_it(engine: Engine) -> No
 
 
 def test_routes_without_vectors_here_are_searched_where_the_context_says(engine: Engine) -> None:
-    class Search:
-        def search(self, queries: Vectors, k: int) -> Sequence[Sequence[tuple[Route, float]]]:
-            return [[(engine.routes[1], 0.9), (engine.routes[0], 0.2)] for _ in queries]
+    def search(queries: Vectors) -> Sequence[list[Hit]]:
+        return [[(engine.routes[1], 0.9), (engine.routes[0], 0.2)] for _ in queries]
 
     context = engine.context()
     bare = RouteTable.build(engine.routes, np.zeros((0, 384), np.float32), np.zeros(0, int))
     snapshot = replace(context.snapshot, routes=bare)  # type: ignore[type-var]
     engine.context = lambda: replace(  # type: ignore[method-assign]
-        context, snapshot=snapshot, route_search=Search()
+        context, snapshot=snapshot, route_search=search
     )
     (row,) = engine.ask("semantic_matches", query="anything")
     assert (row["route_name"], row["similarity"]) == ("technical_docs", "0.9")
