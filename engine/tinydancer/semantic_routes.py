@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, time
 from functools import lru_cache
 from math import exp
+from pathlib import Path
 from typing import Protocol
 from zoneinfo import ZoneInfo
 
@@ -239,8 +241,18 @@ class Calibration:
         return 1.0 / (1.0 + exp(-max(-700.0, min(700.0, logit))))
 
 
-# The table says how it was fitted; `python -m tinydancer.evaluation.route_confidence` fits it.
-CALIBRATION = Calibration(-6.0, 8.0, 8.0, "placeholder")
+# By embedder; `python -m tinydancer.evaluation.route_confidence` fits and writes them.
+CALIBRATIONS = Path(__file__).parent / "route_confidence.json"
+# What an embedder that nobody has fitted is taken to be like.
+MODEL_FITTED = "static-minilm-v1"
+
+
+@lru_cache(maxsize=64)
+def calibration(model: str) -> Calibration:
+    """The calibration of an embedder's matches; that of MODEL_FITTED where it has none."""
+    known = json.loads(CALIBRATIONS.read_text())
+    found = known.get(model, known[MODEL_FITTED])
+    return Calibration(found["intercept"], found["similarity"], found["margin"], found["source"])
 
 
 class Rates(Protocol):

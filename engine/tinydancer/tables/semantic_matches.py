@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from tinydancer.errors import NotReady
-from tinydancer.semantic_routes import CALIBRATION, Match, Matching
+from tinydancer.semantic_routes import Match, Matching, calibration
 from tinydancer.tables import text
 from tinydancer.tables.context import Context
 from tinydancer.tables.inputs import Question, chunks, questions
@@ -55,7 +55,7 @@ def _match(context: Context, question: Question, texts: Sequence[str]) -> list[l
         user_tier=question.text("user_tier"),
         now=context.now,
         default_threshold=settings.route_threshold,
-        calibration=CALIBRATION,
+        calibration=calibration(context.embedder.model),
         rates=context.rates,
     )
     queries = context.embedder.embed(texts)
