@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -13,7 +14,7 @@ from tinydancer.agents.fit import Lifts
 from tinydancer.agents.registry import Floats, Ints
 from tinydancer.policies import hybrid
 from tinydancer.policies.estimates import Mask, Weights
-from tinydancer.router import Barrier, Decisions, of_row, scope
+from tinydancer.router import Barrier, Decisions, Positions, of_row, scope
 from tinydancer.semantic_routes import RouteTable
 
 # An explanation lists this many agents considered and as many refused; the rest are counted.
@@ -64,6 +65,18 @@ class Explainer:
         parts = hybrid.parts(decisions.estimates, scope(decisions.candidates))
         return np.round(parts, DIGITS)
 
+    @cached_property
+    def _quality(self) -> Floats:
+        return np.round(self._decisions.estimates.quality, DIGITS)
+
+    @cached_property
+    def _confidence(self) -> Floats:
+        return np.round(self._decisions.estimates.confidence, DIGITS)
+
+    @cached_property
+    def _tokens_out(self) -> Floats:
+        return np.round(self._evidence.tokens_out, DIGITS)
+
     def reasoning(self, row: int, rank: int) -> str:
         """One request's decision, or the agent at a lower rank, in a sentence."""
         decisions = self._decisions
@@ -104,8 +117,7 @@ class Explainer:
     def explanation(self, row: int) -> dict[str, Any]:
         """Objective, weights, tokens, candidates, refusals and models of one request."""
         decisions, evidence = self._decisions, self._evidence
-        best = decisions.best(row, MOST_LISTED).tolist()
-        candidates = [self._candidate(row, rank, at) for rank, at in enumerate(best, 1)]
+        candidates = self._candidates(row, decisions.best(row, MOST_LISTED))
         refusals = [
             {
                 "agent": decisions.agents.names[position],
@@ -133,32 +145,48 @@ class Explainer:
             "models": {"embedder": evidence.embedder, "quality": decisions.estimates.source},
         }
 
-    def _candidate(self, row: int, rank: int, position: int) -> dict[str, Any]:
+    def _candidates(self, row: int, best: Positions) -> list[dict[str, Any]]:
+        """The agents at some positions, best first, with all that is expected of them."""
         decisions, evidence = self._decisions, self._evidence
         agents, estimates = decisions.agents, decisions.estimates
-        outcomes = int(agents.outcomes[position])
-        found: dict[str, Any] = {
-            "agent": agents.names[position],
-            "rank": rank,
-            "score": float(self.scores[row, position]),
-            "estimated_cost": float(estimates.cost[row, position]),
-            "estimated_latency_ms": float(of_row(estimates.latency_ms, row)[position]),
-            "expected_quality": _rounded(of_row(estimates.quality, row)[position]),
-            "confidence": _rounded(of_row(estimates.confidence, row)[position]),
+
+        def column(values: Floats) -> list[float]:
+            found: list[float] = of_row(values, row)[best].tolist()
+            return found
+
+        if not len(best):
+            return []
+
+        outcomes = agents.outcomes[best].tolist()
+        columns: dict[str, Iterable[object]] = {
+            "agent": [agents.names[at] for at in best.tolist()],
+            "rank": range(1, len(best) + 1),
+            "score": column(self.scores),
+            "estimated_cost": column(estimates.cost),
+            "estimated_latency_ms": column(estimates.latency_ms),
+            "expected_quality": column(self._quality),
+            "confidence": column(self._confidence),
             # A figure without outcomes is what was registered: a prior, not a measurement.
-            "quality_is": "measured" if outcomes else "prior",
+            "quality_is": ["measured" if count else "prior" for count in outcomes],
             "outcomes": outcomes,
-            "output_tokens": _rounded(evidence.tokens_out[position]),
-            "output_tokens_from": output_tokens_source(agents, evidence.expected, position),
+            "output_tokens": column(self._tokens_out),
+            "output_tokens_from": [
+                output_tokens_source(agents, evidence.expected, at) for at in best.tolist()
+            ],
         }
         if evidence.similarity is not None and estimates.fit is not None:
-            found["similarity"] = float(evidence.similarity[row, position])
-            found["fit"] = float(estimates.fit[row, position])
-            if found["fit"] > found["similarity"]:
-                found["fit_by_route"] = self._route(row, position)
+            columns["similarity"] = column(evidence.similarity)
+            columns["fit"] = column(estimates.fit)
         if decisions.policy.wants_fit:
-            parts = self._parts[:, row, position].tolist()
-            found["parts"] = dict(zip(Weights._fields, parts, strict=True))
+            parts = self._parts[:, row, best].T.tolist()
+            columns["parts"] = [dict(zip(Weights._fields, part, strict=True)) for part in parts]
+        names = tuple(columns)
+        found = [
+            dict(zip(names, line, strict=True)) for line in zip(*columns.values(), strict=True)
+        ]
+        for position, candidate in zip(best.tolist(), found, strict=True):
+            if "fit" in candidate and candidate["fit"] != candidate["similarity"]:
+                candidate["fit_by_route"] = self._route(row, position)
         return found
 
     def _route(self, row: int, position: int) -> str | None:

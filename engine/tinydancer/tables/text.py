@@ -39,9 +39,12 @@ def _element(value: str | Nested | None) -> str:
     return array(value)
 
 
+_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
+
 def jsonb(value: object) -> str:
     """A jsonb. Raises ValueError where there is a NaN or an infinity in it."""
-    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return _ENCODER.encode(value)
 
 
 def vector(values: Vectors) -> str:
