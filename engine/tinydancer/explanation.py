@@ -34,7 +34,8 @@ class Evidence:
     """What the estimates were made from.
 
     `tokens_in` is (n,), `tokens_out` (a,), `expected` what the caller said of them; `similarity`
-    is (n, a), and `embedder` the model whose vectors were compared.
+    is (n, a), and `embedder` the model whose vectors were compared. `unknown` are names among the
+    excluded agents that are no active agent's: they change nothing, and may be misspelt.
     """
 
     tokens_in: Ints
@@ -44,6 +45,7 @@ class Evidence:
     routes: RouteTable
     similarity: Floats | None = None
     lifts: Lifts | None = None
+    unknown: tuple[str, ...] = ()
 
 
 class Explainer:
@@ -129,7 +131,7 @@ class Explainer:
         ]
         qualified = self._qualified[row]
         refused = len(decisions.agents) - qualified
-        return {
+        found: dict[str, Any] = {
             "objective": decisions.policy.name,
             "weights": _weights(decisions.policy.weights),
             "chosen": candidates[0]["agent"] if candidates else None,
@@ -144,6 +146,9 @@ class Explainer:
             "truncated": qualified > len(candidates) or refused > MOST_LISTED,
             "models": {"embedder": evidence.embedder, "quality": decisions.estimates.source},
         }
+        if evidence.unknown:
+            found["unknown_agents"] = list(evidence.unknown)
+        return found
 
     def _candidates(self, row: int, best: Positions) -> list[dict[str, Any]]:
         """The agents at some positions, best first, with all that is expected of them."""

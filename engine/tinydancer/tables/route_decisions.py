@@ -71,10 +71,18 @@ def _decide(
         )
         fits = fit.fit(similarity, lifts)
     estimates = estimate(agents, tokens_in, tokens_out, fits)
-    barred = barriers(agents, estimates, _constraints(question))
+    constraints = _constraints(question)
+    barred = barriers(agents, estimates, constraints)
     decisions = decide(agents, estimates, policy, barred, question.integer("top_k") or 1)
     evidence = Evidence(
-        tokens_in, tokens_out, expected, context.embedder.model, routes, similarity, lifts
+        tokens_in=tokens_in,
+        tokens_out=tokens_out,
+        expected=expected,
+        embedder=context.embedder.model,
+        routes=routes,
+        similarity=similarity,
+        lifts=lifts,
+        unknown=tuple(name for name in constraints.excluded_agents if name not in agents.positions),
     )
     return decisions, evidence
 

@@ -106,6 +106,12 @@ def test_every_constraint_names_itself_in_the_reason(
     assert reason in (row["reasoning"] or "")
 
 
+def test_an_excluded_name_that_is_nobodys_is_pointed_out(engine: Engine) -> None:
+    (row,) = engine.ask("route_decisions", request="x", excluded_agents=["gpt4", "gpt-4"])
+    assert explain(row)["unknown_agents"] == ["gpt4"]
+    assert explain(row)["counts"]["by_constraint"] == {"excluded_agents": 1}
+
+
 def test_without_agents_the_reason_says_how_to_register_one(engine: Engine) -> None:
     engine.agents = ()
     rows = engine.ask("route_decisions", request=["x", "y"], top_k="3")
