@@ -216,7 +216,7 @@ ask(BatchedJoin *join)
 			if (entry == NULL)
 				ereport(ERROR,
 						errcode(ERRCODE_PROTOCOL_VIOLATION),
-						errmsg("the engine answered a request that it was not asked"));
+						errmsg("the engine sent a wrong frame: it answers a request that it was not asked"));
 			if (entry->last == NULL)
 				entry->first = row;
 			else

@@ -12,6 +12,8 @@
 #include <math.h>
 
 #include "access/sysattr.h"
+#include "catalog/pg_operator.h"
+#include "catalog/pg_type.h"
 #include "commands/explain.h"
 #include "executor/executor.h"
 #include "miscadmin.h"
@@ -23,6 +25,7 @@
 #include "optimizer/planmain.h"
 #include "optimizer/restrictinfo.h"
 #include "parser/parsetree.h"
+#include "utils/lsyscache.h"
 #include "utils/rel.h"
 #include "utils/ruleutils.h"
 #if PG_VERSION_NUM >= 180000
@@ -253,6 +256,39 @@ row_limit(PlannerInfo *root, RelOptInfo *rel, int nclauses, int nquals)
 	return (int64) ceil(root->limit_tuples);
 }
 
+/*
+ * Takes the clause `key = ANY (parameter)` out of the list that the executor checks: it looks up
+ * constants in a hash table, but compares with the elements of a parameter one by one. The scan
+ * holds the key's echo against the values instead. Returns the key's attno where it does.
+ */
+static AttrNumber
+take_over_key(RelationInputs *inputs, Oid relid, List *quals, List **clauses)
+{
+	ListCell   *cell;
+	ListCell   *clause;
+
+	foreach(cell, quals)
+	{
+		InputQual  *qual = lfirst(cell);
+
+		if (qual->attno != inputs->key || qual->match != MATCH_ANY || !IsA(qual->value, Param) ||
+			get_atttype(relid, qual->attno) != TEXTOID)
+			continue;
+		foreach(clause, *clauses)
+		{
+			ScalarArrayOpExpr *operator = lfirst(clause);
+
+			if (IsA(operator, ScalarArrayOpExpr) && IsA(linitial(operator->args), Var) &&
+				operator->opno == TextEqualOperator && equal(lsecond(operator->args), qual->value))
+			{
+				*clauses = list_delete_ptr(*clauses, operator);
+				return qual->attno;
+			}
+		}
+	}
+	return 0;
+}
+
 static ForeignScan *
 get_plan(PlannerInfo *root, RelOptInfo *rel, Oid relid, ForeignPath *path, List *tlist,
 		 List *clauses, Plan *outer_plan)
@@ -268,6 +304,7 @@ get_plan(PlannerInfo *root, RelOptInfo *rel, Oid relid, ForeignPath *path, List 
 
 	pull_varattnos((Node *) rel->reltarget->exprs, rel->relid, &needed);
 	pull_varattnos((Node *) local, rel->relid, &needed);
+	plan.echoed = take_over_key(inputs, relid, quals, &local);
 	plan.relid = relid;
 	plan.columns = columns_needed(inputs, needed);
 	plan.limit = row_limit(root, rel, list_length(clauses), list_length(quals));
@@ -380,8 +417,12 @@ explain_scan(ForeignScanState *node, ExplainState *es)
 	RunningScan *running = node->fdw_state;
 	ForeignScan *foreign = (ForeignScan *) node->ss.ps.plan;
 
-	/* EXPLAIN has just shown the quals, so that its context is set to this node and its ancestors. */
-	scan_explain(running->scan, foreign->fdw_exprs, es->deparse_cxt, es);
+	List	   *context = es->deparse_cxt;
+
+	/* Where EXPLAIN has shown quals, its context is set to this node and its ancestors already. */
+	if (foreign->scan.plan.qual == NIL)
+		context = set_deparse_context_plan(context, (Plan *) foreign, NIL);
+	scan_explain(running->scan, foreign->fdw_exprs, context, es);
 }
 
 bool

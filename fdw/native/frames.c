@@ -56,6 +56,12 @@ number(FrameReader *reader, int width)
 	return value;
 }
 
+uint8_t
+frame_u8(FrameReader *reader)
+{
+	return (uint8_t) number(reader, 1);
+}
+
 uint16_t
 frame_u16(FrameReader *reader)
 {

@@ -49,6 +49,7 @@ typedef struct FrameText
 extern const char *frame_header(const unsigned char *header, int *kind, uint32_t *length);
 
 extern FrameReader frame_reader(const unsigned char *payload, size_t length);
+extern uint8_t frame_u8(FrameReader *reader);
 extern uint16_t frame_u16(FrameReader *reader);
 extern uint32_t frame_u32(FrameReader *reader);
 extern uint64_t frame_u64(FrameReader *reader);

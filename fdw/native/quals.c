@@ -212,8 +212,8 @@ scan_plan_to_list(const ScanPlan *plan)
 {
 	return list_make5(list_make2_oid(plan->relid, plan->userid),
 					  plan->columns, plan->inputs, plan->matches,
-					  list_make2(makeString(psprintf(INT64_FORMAT, plan->limit)),
-								 makeInteger(plan->unmet)));
+					  list_make3(makeString(psprintf(INT64_FORMAT, plan->limit)),
+								 makeInteger(plan->unmet), makeInteger(plan->echoed)));
 }
 
 ScanPlan
@@ -230,6 +230,7 @@ scan_plan_from_list(List *list)
 	plan.matches = lfourth(list);
 	plan.limit = strtoll(strVal(linitial(numbers)), NULL, 10);
 	plan.unmet = (AttrNumber) intVal(lsecond(numbers));
+	plan.echoed = (AttrNumber) intVal(lthird(numbers));
 	return plan;
 }
 

@@ -63,6 +63,11 @@ struct EngineScan
 	int			ninputs;
 	InputColumn *inputs;
 	StringInfoData question;
+	int			echo_input;		/* the input whose echo is checked here, or -1 */
+	int			echo_output;	/* the column that echoes it */
+	size_t		echo_at;		/* where its values are in the question */
+	MemoryContext echo_memory;
+	EchoSet    *echoes;
 	Connection *connection;		/* while an answer is being read */
 	MemoryContextCallback cleanup;
 	FrameReader rows;			/* the ROWS frame being read */
@@ -166,6 +171,24 @@ prepare_input(InputColumn *input, Form_pg_attribute attribute, enum InputMatch m
 	fmgr_info(function, &input->output);
 }
 
+static void
+prepare_echo(EngineScan *scan)
+{
+	ListCell   *cell;
+
+	scan->echo_input = -1;
+	if (scan->plan.echoed == 0)
+		return;
+	foreach(cell, scan->plan.inputs)
+		if (lfirst_int(cell) == scan->plan.echoed)
+			scan->echo_input = foreach_current_index(cell);
+	foreach(cell, scan->plan.columns)
+		if (lfirst_int(cell) == scan->plan.echoed)
+			scan->echo_output = foreach_current_index(cell);
+	scan->echo_memory = AllocSetContextCreate(CurrentMemoryContext, "Tiny Dancer echoes",
+											  ALLOCSET_DEFAULT_SIZES);
+}
+
 /* The scan of a plan, in the memory of its executor run. Nothing is sent yet. */
 EngineScan *
 scan_create(ScanPlan plan, EState *estate)
@@ -196,6 +219,7 @@ scan_create(ScanPlan plan, EState *estate)
 	table_close(relation, NoLock);
 
 	initStringInfo(&scan->question);
+	prepare_echo(scan);
 	scan->cleanup.func = close_scan;
 	scan->cleanup.arg = scan;
 	MemoryContextRegisterResetCallback(estate->es_query_cxt, &scan->cleanup);
@@ -313,6 +337,8 @@ write_question(EngineScan *scan, const Datum *values, const bool *nulls)
 			return false;
 		send_string(question, input->name, (int) strlen(input->name));
 		pq_sendint8(question, (uint8) input->match);
+		if (i == scan->echo_input)
+			scan->echo_at = (size_t) question->len + 1;	/* after the array's tag */
 		if (!input->array)
 			send_element(question, input, values[i]);
 		else if (send_array(question, input, values[i]) == 0 && input->match == MATCH_ANY)
@@ -348,6 +374,14 @@ scan_start(EngineScan *scan, const Datum *values, const bool *nulls)
 				errhint("Put the foreign table into a LATERAL subquery, after the tables that its inputs come from."));
 	if (!write_question(scan, values, nulls))
 		return false;
+	if (scan->echo_input >= 0)
+	{
+		MemoryContextReset(scan->echo_memory);
+		scan->echoes = echoes_of_array(scan->echo_memory,
+									   frame_reader((unsigned char *) scan->question.data +
+													scan->echo_at,
+													(size_t) scan->question.len - scan->echo_at));
+	}
 	if (!scan->targeted)
 	{
 		MemoryContext before = MemoryContextSwitchTo(GetMemoryChunkContext(scan));
@@ -441,6 +475,9 @@ scan_next(EngineScan *scan, Datum *values, bool *nulls)
 
 		if (scan->rows.fault != NULL)
 			connection_violated(&scan->connection, scan->rows.fault);
+		if (scan->echo_input >= 0 && i == scan->echo_output &&
+			(cell.data == NULL || !echo_was_asked(scan->echoes, cell)))
+			connection_violated(&scan->connection, "it answers a request that it was not asked");
 		nulls[i] = cell.data == NULL;
 		values[i] = nulls[i] ? (Datum) 0 : cell_datum(scan, &scan->outputs[i], cell);
 	}

@@ -7,6 +7,7 @@
  *     batched_path.c  a join that sends its outer values in batches: its plan
  *     batched_join.c  ... and its running
  *     scan.c          one question to the engine and its rows
+ *     echoes.c        the values asked for, to hold the rows' echoes against
  *     connection.c    sockets, waits and the pool of a backend
  *     frames.c        reading what the engine sends
  */
@@ -135,10 +136,18 @@ typedef struct ScanPlan
 	List	   *matches;		/* their InputMatch */
 	int64		limit;			/* -1: none */
 	AttrNumber	unmet;			/* an input that a clause constrains, yet not in this plan */
+	AttrNumber	echoed;			/* a column whose echo no clause of the plan checks, or 0 */
 } ScanPlan;
 
 extern List *scan_plan_to_list(const ScanPlan *plan);
 extern ScanPlan scan_plan_from_list(List *list);
+
+/* ---- echoes.c ---- */
+
+typedef struct EchoSet EchoSet;
+
+extern EchoSet *echoes_of_array(MemoryContext memory, FrameReader array);
+extern bool echo_was_asked(EchoSet *set, FrameText echo);
 
 /* ---- scan.c ---- */
 

@@ -139,6 +139,26 @@ def test_a_generic_plan_sends_each_executions_parameters(
     assert "Requests" not in plan
 
 
+def test_a_long_list_in_a_parameter_is_checked_as_well_as_a_constant(
+    connection: Connection, engine: ScriptedEngine
+) -> None:
+    connection.execute("SET plan_cache_mode = force_generic_plan")
+    connection.execute(
+        "PREPARE many(text[]) AS SELECT request FROM route_decisions WHERE request = ANY ($1)"
+    )
+    requests = [f"request {number}" for number in range(3000)]
+    execute = psycopg.sql.SQL("EXECUTE many({})").format(requests)
+    rows = connection.execute(execute).fetchall()
+    assert [request for (request,) in rows] == requests
+
+    def other(scan: frames.Scan) -> Iterator[bytes]:
+        yield encode_answer([("never asked",)], 1)
+
+    engine.reply = other
+    with pytest.raises(psycopg.errors.ProtocolViolation, match="not asked"):
+        connection.execute("EXECUTE many('{a,b}')")
+
+
 def test_explain_shows_what_would_be_sent_and_sends_nothing(
     connection: Connection, engine: ScriptedEngine
 ) -> None:
