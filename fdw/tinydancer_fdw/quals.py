@@ -104,13 +104,13 @@ def explain(table: Table, quals: Sequence[Qual], columns: Iterable[str]) -> list
     """
     lines = [f"Engine Table: {table.name}"]
     shown = [f"{item.column} = {_shown(item)}" for item in inputs(table, quals)]
-    lines.append(f"Engine Inputs: {', '.join(shown) or 'none'}")
+    lines.append(f"Inputs: {', '.join(shown) or 'none'}")
     wanted = set(columns)
     names = [column.name for column in table.columns if column.name in wanted]
-    lines.append(f"Engine Columns: {', '.join(names)}")
+    lines.append(f"Columns: {', '.join(names)}")
     count = requests(table, quals)
     if count is not None:
-        lines.append(f"Engine Requests: {count}")
+        lines.append(f"Requests: {count}")
     return lines
 
 

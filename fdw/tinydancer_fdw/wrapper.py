@@ -10,6 +10,7 @@ who is asking. The token comes with the options, which Multicorn compares before
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import combinations
 from logging import ERROR
 from typing import NoReturn
 
@@ -26,11 +27,16 @@ FRONT_DOOR = "multicorn"
 _OPTIONS = ("socket", "host", "port", "sslrootcert", "token", "timeout", "connect_timeout")
 # What a scan without its required input is said to yield: so much that a plan which supplies the
 # input, row by row, is always the cheaper one.
-_UNCONSTRAINED_ROWS = 10_000_000
-# Multicorn's cost of a scan is its start plus rows times width: the true width would drown the
-# rest (a row of explanations is a kilobyte), so a small one stands for it.
-_WIDTH = 8
+_UNCONSTRAINED_ROWS = 1_000_000
+# Multicorn's cost of a scan is rows times width: the true width (a row of explanations is a
+# kilobyte) would drown the rest.
+_WIDTH = 1
 _COST_PER_MICROSECOND = 0.1
+# How much dearer a scan is said to be for each input that a join might supply, and does not. A
+# join clause that is left out of a scan compares an input without a value, and loses its rows.
+_PENALTY = 16
+# Sets of inputs that are offered to the planner: each costs it some microseconds.
+_MOST_PATH_KEYS = 64
 
 
 class _Process:
@@ -92,20 +98,27 @@ class TinyDancer(ForeignDataWrapper):  # type: ignore[misc]
                     hint="Import it again: IMPORT FOREIGN SCHEMA tinydancer FROM SERVER ...",
                 )
         self._client = _process.client(_address(options))
+        self._path_keys: list[tuple[tuple[str, ...], int]] = []
         self._startup_cost = round(self._table.microseconds * _COST_PER_MICROSECOND)
 
     def get_rel_size(self, quals_: Sequence[quals.Qual], columns: Iterable[str]) -> tuple[int, int]:
         """(rows, width) of a scan, for the planner: a list is as many requests as it is long."""
         _process.new_statement()
+        self._path_keys = _path_keys(self._table, quals_, set(columns))
         if self._table.key is None:
             return self._table.rows, _WIDTH
         count = quals.requests(self._table, quals_)
         rows = _UNCONSTRAINED_ROWS if count is None else max(1, count * self._table.rows)
+        if self._path_keys:
+            rows *= _PENALTY * max(rows for _, rows in self._path_keys)
         return rows, _WIDTH
 
     def get_path_keys(self) -> list[tuple[tuple[str, ...], int]]:
-        """That a join can supply the required input, and how many rows that yields."""
-        return [] if self._table.key is None else [((self._table.key,), self._table.rows)]
+        """The sets of inputs that a join may supply, each with the rows that it yields.
+
+        Multicorn asks for the size of the same table first, and for these right after it.
+        """
+        return self._path_keys
 
     def explain(
         self,
@@ -216,6 +229,31 @@ class _Definition:
     def to_statement(self, schema_name: str, server_name: str) -> str:
         """The CREATE FOREIGN TABLE."""
         return contract.create_statement(self._table, _quoted(server_name), _quoted(schema_name))
+
+
+def _path_keys(
+    table: contract.Table, quals_: Sequence[quals.Qual], columns: set[str]
+) -> list[tuple[tuple[str, ...], int]]:
+    """The required input, if it has no value yet, alone and with others that the query names.
+
+    Multicorn does not say which inputs a join has values for, so all sets of them are offered, up
+    to a size; the planner takes the largest that it can have.
+    """
+    given = {qual.field_name for qual in quals_}
+    key = (table.key,) if table.key is not None and table.key not in given else ()
+    others = [
+        column.name
+        for column in table.inputs
+        if not column.required and column.name in columns and column.name not in given
+    ]
+    sets: list[tuple[str, ...]] = []
+    for size in range(len(others) + 1):
+        more = [key + others_ for others_ in combinations(others, size) if key + others_]
+        if len(sets) + len(more) > _MOST_PATH_KEYS:
+            break
+        sets += more
+    largest = len(sets[-1]) if sets else 0
+    return [(names, table.rows * _PENALTY ** (largest - len(names))) for names in sets]
 
 
 def _quoted(identifier: str) -> str:

@@ -21,6 +21,7 @@ COMMANDS = {
     "install": "database:install",
     "upgrade": "database:upgrade",
     "build-native": "database:build_native",
+    "serve": "engine:serve",
     "ping": "engine:ping",
 }
 

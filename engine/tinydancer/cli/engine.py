@@ -1,4 +1,4 @@
-"""An engine alone: ping."""
+"""An engine alone: serve, ping."""
 
 from __future__ import annotations
 
@@ -9,6 +9,63 @@ import click
 from tinydancer.errors import Unavailable
 
 _File = click.Path(path_type=Path, dir_okay=False, exists=True)
+
+
+@click.command()
+@click.option("--dsn", required=True, help="The database, as the engine's own role.")
+@click.option("--socket", type=click.Path(path_type=Path), help="Unix socket to listen on.")
+@click.option("--listen", metavar="HOST:PORT", help="TCP address to listen on; needs a token.")
+@click.option("--group", help="Group that may connect to the socket.")
+@click.option("--token-file", type=_File, help="File with the token. [default: $TINYDANCER_TOKEN]")
+@click.option("--tls-certificate", type=_File, help="Certificate for TCP beyond this machine.")
+@click.option("--tls-key", type=_File, help="Its private key.")
+@click.option(
+    "--max-connections",
+    type=click.IntRange(min=1),
+    default=256,
+    show_default=True,
+    help="Most front doors connected at once.",
+)
+@click.option(
+    "--metrics-port", type=click.IntRange(0, 65535), help="Port of 127.0.0.1 for Prometheus."
+)
+@click.option("--log-texts", is_flag=True, help="Let users' texts into the log, for debugging.")
+def serve(
+    dsn: str,
+    socket: Path | None,
+    listen: str | None,
+    group: str | None,
+    token_file: Path | None,
+    tls_certificate: Path | None,
+    tls_key: Path | None,
+    max_connections: int,
+    metrics_port: int | None,
+    log_texts: bool,
+) -> None:
+    """Run an engine in the foreground, for a database that has the schema.
+
+    SIGTERM ends it: scans under way have two seconds to finish.
+    """
+    from tinydancer.server.serve import run
+    from tinydancer.settings import TLS, EngineSettings, parse_listen, read_token
+
+    if (socket is None) == (listen is None):
+        raise click.UsageError("give --socket or --listen, one of them")
+    if (tls_certificate is None) != (tls_key is None):
+        raise click.UsageError("give --tls-certificate and --tls-key, or neither")
+    run(
+        EngineSettings(
+            dsn=dsn,
+            socket=socket,
+            listen=parse_listen(listen) if listen else None,
+            group=group,
+            token=read_token(token_file),
+            tls=TLS(tls_certificate, tls_key) if tls_certificate and tls_key else None,
+            max_connections=max_connections,
+            metrics_port=metrics_port,
+            log_texts=log_texts,
+        )
+    )
 
 
 @click.command()

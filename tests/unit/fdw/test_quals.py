@@ -93,9 +93,9 @@ def test_explain_shows_the_table_its_inputs_and_how_many_requests() -> None:
     given = [Qual("request", ("=", True), ["a", "b"]), Qual("optimize_for", "=", "it's")]
     assert quals.explain(ROUTE_DECISIONS, given, {"rank", "request", "optimize_for"}) == [
         "Engine Table: route_decisions",
-        "Engine Inputs: request = ANY of 2, optimize_for = 'it''s'",
-        "Engine Columns: request, optimize_for, rank",
-        "Engine Requests: 2",
+        "Inputs: request = ANY of 2, optimize_for = 'it''s'",
+        "Columns: request, optimize_for, rank",
+        "Requests: 2",
     ]
 
 
@@ -105,4 +105,4 @@ def test_explain_shows_no_more_than_the_beginning_of_a_long_text() -> None:
 
 
 def test_explain_of_a_table_without_inputs_says_none() -> None:
-    assert quals.explain(ENGINE_STATUS, [], ["pid"])[1] == "Engine Inputs: none"
+    assert quals.explain(ENGINE_STATUS, [], ["pid"])[1] == "Inputs: none"

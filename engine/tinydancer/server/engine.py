@@ -1,0 +1,224 @@
+"""From a scan to its rows: the snapshot it reads, its embedding, the table that answers it."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import os
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
+from types import TracebackType
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tinydancer import __version__
+from tinydancer.embeddings.base import Embedder, Vectors
+from tinydancer.embeddings.select import EmbedderSettings, embedder_for
+from tinydancer.errors import TinyDancerError, Unavailable
+from tinydancer.server import log
+from tinydancer.server.metrics import Metrics
+from tinydancer.store.database import Database
+from tinydancer.store.settings import Settings
+from tinydancer.store.snapshot import Snapshot
+from tinydancer.store.snapshots import Snapshots
+from tinydancer.tables import answer
+from tinydancer.tables.context import Context, Status
+from tinydancer_fdw.contract import TABLES
+from tinydancer_fdw.frames import EQUALS, PROTOCOL, Input, Row, Scan
+
+# Embedded while the question of freshness travels: no more than fits into that time.
+_AHEAD_TEXTS = 16
+_AHEAD_CHARACTERS = 4096
+# Texts that cost money to embed are not embedded before the scan has been checked.
+_REMOTE_EMBEDDERS = frozenset({"openai"})
+# Collections by Python's cycle collector cost a scan milliseconds where they walk a large heap:
+# what a snapshot holds is taken out of its sight, and it looks at the rest less often.
+_GC_THRESHOLDS = (20_000, 20, 50)
+
+
+class Engine:
+    """What the sessions of one engine share: the database, the snapshot, the metrics."""
+
+    def __init__(self, dsn: str, metrics: Metrics) -> None:
+        self._metrics = metrics
+        self._database = Database(dsn)
+        self._snapshots = Snapshots(self._database, open_embedder)
+        self._settled: Snapshot | None = None
+        self._settling = threading.Lock()
+
+    def __enter__(self) -> Engine:
+        """Reads the first snapshot, so that the first scan need not.
+
+        Raises NotReady where the database is not ours to use. One that can't be reached may come
+        later.
+        """
+        gc.set_threshold(*_GC_THRESHOLDS)
+        try:
+            self.settle(self._snapshots.current())
+        except Unavailable as error:
+            log.event(logging.WARNING, "database_unavailable", reason=error.detail)
+        else:
+            self._warm_up()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._snapshots.close()
+        self._database.close()
+
+    def open_session(self, front_door: str) -> EngineSession:
+        """What answers the scans of a new connection."""
+        return EngineSession(self, front_door)
+
+    def status(self) -> Status:
+        """The engine as engine_status shows it."""
+        figures = self._metrics.read()
+        return Status(
+            version=__version__,
+            protocol=PROTOCOL,
+            pid=os.getpid(),
+            uptime=timedelta(seconds=figures.uptime),
+            scans=figures.scans,
+            errors=figures.errors,
+            latency_p50_ms=figures.latency_p50_ms,
+            latency_p95_ms=figures.latency_p95_ms,
+            latency_p99_ms=figures.latency_p99_ms,
+        )
+
+    def snapshot_and_embedder(self, texts: list[str]) -> tuple[Snapshot, Embedder]:
+        """A snapshot with all that is committed by now, and its embedder.
+
+        The question whether the one in memory will do travels while `texts` are embedded: the
+        embedder that is returned has their vectors already.
+        """
+        question = self._snapshots.begin()
+        ahead = _embed_ahead(self._snapshots.latest, texts)
+        snapshot = self._snapshots.finish(question)
+        if snapshot is not self._settled:
+            self.settle(snapshot)
+        if ahead is not None and ahead.embedder is snapshot.embedder:
+            return snapshot, ahead
+        return snapshot, snapshot.embedder
+
+    def _warm_up(self) -> None:
+        """Answers one of each kind for nobody: libraries load and allocate at their first use."""
+        session = self.open_session("warm-up")
+        for table in TABLES.values():
+            inputs = (Input(table.key, EQUALS, "warm-up"),) if table.key else ()
+            columns = tuple(column.name for column in table.columns)
+            for _ in session.scan(Scan(table.name, columns, inputs)):
+                pass
+
+    def settle(self, snapshot: Snapshot) -> None:
+        """Takes a new snapshot's many objects out of the cycle collector's sight."""
+        with self._settling:
+            if snapshot is not self._settled:
+                gc.collect(1)
+                gc.freeze()
+                self._settled = snapshot
+                log.event(
+                    logging.INFO,
+                    "snapshot",
+                    agents=len(snapshot.agents.names),
+                    routes=len(snapshot.routes.routes),
+                    model=snapshot.embedder.model,
+                )
+
+
+class EngineSession:
+    """The scans of one connection: those of one statement read one snapshot."""
+
+    def __init__(self, engine: Engine, front_door: str) -> None:
+        self._engine = engine
+        self._front_door = front_door
+        self._statement = 0
+        self._snapshot: Snapshot | None = None
+
+    def scan(self, scan: Scan) -> Iterator[Row]:
+        """The rows of a scan. Raises TinyDancerError, some of them not before the first row."""
+        snapshot, embedder = self._read(scan)
+        context = Context(
+            snapshot=snapshot,
+            embedder=embedder,
+            now=datetime.now(timezone.utc),
+            front_door=self._front_door,
+            status=self._engine.status,
+        )
+        return answer(context, scan)
+
+    def _read(self, scan: Scan) -> tuple[Snapshot, Embedder]:
+        if scan.statement and scan.statement == self._statement and self._snapshot is not None:
+            return self._snapshot, self._snapshot.embedder
+        snapshot, embedder = self._engine.snapshot_and_embedder(_texts(scan))
+        self._statement, self._snapshot = scan.statement, snapshot
+        return snapshot, embedder
+
+
+def open_embedder(settings: Settings) -> Embedder:
+    """The embedder that a database's settings name."""
+    return embedder_for(EmbedderSettings(kind=settings.embedder))
+
+
+@dataclass(frozen=True)
+class Ahead:
+    """An embedder that has the vectors of some texts already."""
+
+    embedder: Embedder
+    texts: list[str]
+    vectors: Vectors
+
+    @property
+    def model(self) -> str:
+        """Name of the model that makes the vectors."""
+        return self.embedder.model
+
+    @property
+    def space(self) -> str:
+        """Name of their space."""
+        return self.embedder.space
+
+    @property
+    def dimension(self) -> int:
+        """Length of each vector."""
+        return self.embedder.dimension
+
+    def embed(self, texts: Sequence[str]) -> Vectors:
+        """(n, dimension) float32, rows of unit length."""
+        if list(texts) == self.texts:
+            return self.vectors
+        return self.embedder.embed(texts)
+
+    def count_tokens(self, texts: Sequence[str]) -> NDArray[np.int64]:
+        """(n,) tokens of each text."""
+        return self.embedder.count_tokens(texts)
+
+
+def _embed_ahead(snapshot: Snapshot | None, texts: list[str]) -> Ahead | None:
+    if (
+        snapshot is None
+        or not 0 < len(texts) <= _AHEAD_TEXTS
+        or max(map(len, texts)) > _AHEAD_CHARACTERS
+        or snapshot.settings.embedder in _REMOTE_EMBEDDERS
+    ):
+        return None
+    try:
+        return Ahead(snapshot.embedder, texts, snapshot.embedder.embed(texts))
+    except TinyDancerError:
+        return None  # the table checks its inputs, and says what is wrong with them
+
+
+def _texts(scan: Scan) -> list[str]:
+    """The texts that a scan will embed, as far as can be told before its inputs are checked."""
+    table = TABLES.get(scan.table)
+    for item in scan.inputs:
+        if table is not None and item.column == table.key:
+            values = item.value if isinstance(item.value, list) else [item.value]
+            return [value for value in values if isinstance(value, str)]
+    return []

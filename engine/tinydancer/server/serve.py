@@ -1,0 +1,54 @@
+"""The engine as a process: it listens, answers, and stops when told to.
+
+It keeps nothing that a kill -9 could lose: tables are the truth, and an answer that was not sent
+was not given.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import threading
+
+from tinydancer import __version__
+from tinydancer.server import log
+from tinydancer.server.engine import Engine
+from tinydancer.server.listener import listen
+from tinydancer.server.metrics import Metrics, serve_prometheus
+from tinydancer.server.threads import Server
+from tinydancer.settings import EngineSettings
+
+# A scan waits for at most this long while another one computes: many short turns, for the many
+# front doors that ask at once. (Python's own 5 ms would be ten times a scan.)
+_SWITCH_SECONDS = 0.0005
+
+
+def run(settings: EngineSettings) -> None:
+    """Runs an engine until SIGTERM or SIGINT, then drains it and returns.
+
+    Raises as `listener.listen` does, and Unavailable where the database can't be reached at the
+    start; later it comes and goes without the engine's end.
+    """
+    log.start()
+    sys.setswitchinterval(_SWITCH_SECONDS)
+    metrics = Metrics()
+    told = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: told.set())
+    with Engine(settings.dsn, metrics) as engine:
+        server = Server(listen(settings), settings, metrics, engine.open_session)
+        server.start()
+        stop_metrics = None
+        if settings.metrics_port is not None:
+            _, stop_metrics = serve_prometheus(settings.metrics_port, metrics.read)
+        log.event(
+            logging.INFO, "started", version=__version__, pid=os.getpid(), address=server.address
+        )
+        told.wait()
+        log.event(logging.INFO, "stopping")
+        server.stop()
+        if stop_metrics is not None:
+            stop_metrics()
+    log.event(logging.INFO, "stopped")
