@@ -17,6 +17,8 @@ GRANT INSERT, UPDATE, DELETE, TRUNCATE ON
 TO tinydancer_admin;
 GRANT UPDATE ON tinydancer.settings TO tinydancer_admin;
 GRANT DELETE ON tinydancer.route_usage TO tinydancer_admin;
+-- A change of embedder is an administrator's command.
+GRANT SELECT, INSERT, UPDATE, DELETE ON tinydancer.staged_embeddings TO tinydancer_admin;
 
 GRANT SELECT ON tinydancer.agent_listing, tinydancer.route_listing
 TO tinydancer_reader, tinydancer_router, tinydancer_admin;
@@ -59,4 +61,4 @@ GRANT INSERT, UPDATE ON tinydancer.route_usage TO tinydancer_engine;
 GRANT EXECUTE ON FUNCTION tinydancer.prune_changes() TO tinydancer_engine;
 GRANT EXECUTE ON FUNCTION
     tinydancer.digest(text), tinydancer.agent_text(text, text[]), tinydancer.route_text(text, text)
-TO tinydancer_engine;
+TO tinydancer_engine, tinydancer_admin;

@@ -130,7 +130,8 @@ COMMENT ON COLUMN tinydancer.agents.embedding_space IS 'Vector space that it lie
 COMMENT ON COLUMN tinydancer.agents.embedding_source IS
     'SHA-256 of the text it was made from; NULL where the vector was given.';
 CREATE INDEX agents_capabilities ON tinydancer.agents USING gin (capabilities);
-CREATE INDEX agents_embedding ON tinydancer.agents USING hnsw (embedding vector_cosine_ops);
+CREATE INDEX agents_embedding ON tinydancer.agents USING hnsw (embedding vector_cosine_ops)
+    WITH (m = 16, ef_construction = 128);
 
 CREATE TABLE tinydancer.routes (
     name text PRIMARY KEY,
@@ -198,7 +199,8 @@ COMMENT ON COLUMN tinydancer.routes.embedding_model IS 'Model that made the vect
 COMMENT ON COLUMN tinydancer.routes.embedding_space IS 'Vector space that it lies in.';
 COMMENT ON COLUMN tinydancer.routes.embedding_source IS
     'SHA-256 of the text it was made from; NULL where the vector was given.';
-CREATE INDEX routes_embedding ON tinydancer.routes USING hnsw (embedding vector_cosine_ops);
+CREATE INDEX routes_embedding ON tinydancer.routes USING hnsw (embedding vector_cosine_ops)
+    WITH (m = 16, ef_construction = 128);
 
 CREATE TABLE tinydancer.route_utterances (
     route text NOT NULL REFERENCES tinydancer.routes ON UPDATE CASCADE ON DELETE CASCADE,
@@ -224,7 +226,8 @@ COMMENT ON COLUMN tinydancer.route_utterances.embedding_space IS 'Vector space t
 COMMENT ON COLUMN tinydancer.route_utterances.embedding_source IS
     'SHA-256 of the text it was made from; NULL where the vector was given.';
 CREATE INDEX route_utterances_embedding
-    ON tinydancer.route_utterances USING hnsw (embedding vector_cosine_ops);
+    ON tinydancer.route_utterances USING hnsw (embedding vector_cosine_ops)
+    WITH (m = 16, ef_construction = 128);
 
 CREATE TABLE tinydancer.route_usage (
     route text PRIMARY KEY REFERENCES tinydancer.routes ON UPDATE CASCADE ON DELETE CASCADE,

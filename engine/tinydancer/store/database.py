@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from threading import BoundedSemaphore, Lock
-from typing import Any
+from typing import Any, TypeVar
 
 import psycopg
+from pgvector.psycopg import register_vector
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from tinydancer.errors import NotReady, Unavailable
 
 Connection = psycopg.Connection[Any]
+T = TypeVar("T")
 
 # What a DSN leaves open. A server that is gone must show within seconds.
 DEFAULTS: dict[str, Any] = {
@@ -58,6 +60,20 @@ class Database:
             finally:
                 self._give_back(conn)
 
+    def run(self, work: Callable[[Connection], T]) -> T:
+        """The result of `work`, which may safely be done twice: a broken connection is replaced.
+
+        Raises Unavailable where a new connection breaks as well.
+        """
+        try:
+            with self.connection() as conn:
+                return work(conn)
+        except Unavailable:
+            # A server that restarted has ended the idle ones all at once.
+            self._drop_idle()
+        with self.connection() as conn:
+            return work(conn)
+
     def connect(self) -> Connection:
         """A new connection that finds our tables and pgvector whatever the role's search path."""
         if self._closed:
@@ -80,6 +96,10 @@ class Database:
         """Close the idle connections, and the busy ones as they come back."""
         with self._lock:
             self._closed = True
+        self._drop_idle()
+
+    def _drop_idle(self) -> None:
+        with self._lock:
             idle, self._idle = self._idle, []
         for conn in idle:
             conn.close()
@@ -137,6 +157,7 @@ def _prepare(conn: Connection) -> None:
             sql.Identifier(row[0])
         )
     )
+    register_vector(conn)
     conn.execute("SET statement_timeout = 0")
     conn.execute("SET jit = off")
     conn.execute("SET TimeZone = 'UTC'")

@@ -6,7 +6,7 @@ the copy is read; it serves them at once, and `Unsaved` says what is to be writt
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from time import monotonic
 from typing import Any
@@ -35,7 +35,7 @@ SELECT name, type, capabilities,
        cost_per_call::float8, cost_per_second::float8,
        avg_latency_ms, p99_latency_ms, quality, metadata,
        embedding IS NULL OR embedding_space <> %(space)s
-           OR embedding_source <> digest(agent_text(name, capabilities)),
+           OR coalesce(embedding_source <> digest(agent_text(name, capabilities)), false),
        vector_send(embedding)
 FROM tinydancer.agents WHERE active ORDER BY name COLLATE "C"
 """
@@ -44,15 +44,18 @@ SELECT name, description, target_agent, priority, threshold,
        time_from, time_to, time_zone, user_tiers, rate_limit_per_minute,
        stale, CASE WHEN %(vectors)s AND NOT stale THEN vector_send(embedding) END
 FROM tinydancer.routes,
-     LATERAL (SELECT embedding IS NULL OR embedding_space <> %(space)s
-                  OR embedding_source <> digest(route_text(name, description)) AS stale) AS _
+     LATERAL (
+         SELECT embedding IS NULL OR embedding_space <> %(space)s
+             OR coalesce(embedding_source <> digest(route_text(name, description)), false) AS stale
+     ) AS _
 WHERE active ORDER BY name COLLATE "C"
 """
 UTTERANCES = """
 SELECT route, utterance, stale, CASE WHEN %(vectors)s AND NOT stale THEN vector_send(embedding) END
 FROM (SELECT route, utterance, route_utterances.embedding,
              route_utterances.embedding IS NULL OR route_utterances.embedding_space <> %(space)s
-                 OR route_utterances.embedding_source <> digest(utterance) AS stale
+                 OR coalesce(route_utterances.embedding_source <> digest(utterance), false)
+                 AS stale
       FROM tinydancer.route_utterances JOIN tinydancer.routes ON routes.name = route
       WHERE active) AS _
 ORDER BY route COLLATE "C", utterance COLLATE "C"
@@ -82,12 +85,25 @@ class Unsaved:
 
 
 @dataclass(frozen=True, eq=False)
+class IndexedRoutes:
+    """What a search in the database needs beside it.
+
+    `positions` finds a route in the table by its name. `pending` has the vectors that were not in
+    the database when it was read: (k, d) unit rows, and `owners` (k,) the position of each one's
+    route.
+    """
+
+    positions: Mapping[str, int]
+    pending: Vectors
+    owners: NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
 class Snapshot:
     """What a decision reads: active agents and routes, settings, and the embedder they name.
 
     `seen` is what it was read under, `read_at` the monotonic time before it was. Where routes are
-    searched in the database, `routes` has no vectors, and `pending` has those not yet written
-    back: (k, d) unit rows, and for each the position of its route.
+    searched in the database, `routes` has no vectors, and `indexed` is not None.
     """
 
     agents: AgentTable
@@ -96,8 +112,7 @@ class Snapshot:
     embedder: Embedder
     seen: Seen
     read_at: float
-    pending: Vectors
-    pending_owners: NDArray[np.int64]
+    indexed: IndexedRoutes | None = None
 
     @property
     def visible(self) -> str:
@@ -134,11 +149,10 @@ def read_snapshot(
         else:
             agents, unsaved_agents = previous.agents, ()
         if previous is None or not stale.isdisjoint({"routes", "settings", "*"}):
-            routes, pending, owners, unsaved_routes = _read_routes(conn, embedder, settings)
+            routes, indexed, unsaved_routes = _read_routes(conn, embedder, settings)
         else:
-            routes, pending, owners = previous.routes, previous.pending, previous.pending_owners
-            unsaved_routes = ()
-    snapshot = Snapshot(agents, routes, settings, embedder, seen, read_at, pending, owners)
+            routes, indexed, unsaved_routes = previous.routes, previous.indexed, ()
+    snapshot = Snapshot(agents, routes, settings, embedder, seen, read_at, indexed)
     return snapshot, (*unsaved_agents, *unsaved_routes)
 
 
@@ -187,7 +201,7 @@ def _read_agents(conn: Connection, embedder: Embedder) -> tuple[AgentTable, tupl
 
 def _read_routes(
     conn: Connection, embedder: Embedder, settings: Settings
-) -> tuple[RouteTable, Vectors, NDArray[np.int64], tuple[Unsaved, ...]]:
+) -> tuple[RouteTable, IndexedRoutes | None, tuple[Unsaved, ...]]:
     count = conn.execute(COUNT_ROUTE_VECTORS).fetchone()
     assert count is not None  # noqa: S101 - a SELECT without FROM has one row
     indexed = settings.indexed_routes(count[0])
@@ -229,11 +243,11 @@ def _read_routes(
             vectors[split:],
         ),
     )
-    none = np.zeros((0, embedder.dimension), np.float32)
     if indexed:
+        none = np.zeros((0, embedder.dimension), np.float32)
         table = RouteTable.build(routes, none, np.zeros(0, np.int64))
-        return table, vectors, owners, unsaved
-    return RouteTable.build(routes, vectors, owners), none, np.zeros(0, np.int64), unsaved
+        return table, IndexedRoutes(positions, vectors, owners), unsaved
+    return RouteTable.build(routes, vectors, owners), None, unsaved
 
 
 def _route(row: Sequence[Any], utterances: Sequence[str]) -> Route:

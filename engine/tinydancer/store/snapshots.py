@@ -9,7 +9,7 @@ from threading import Lock, Thread
 
 from tinydancer.embeddings.base import Embedder
 from tinydancer.errors import TinyDancerError
-from tinydancer.store.database import Database
+from tinydancer.store.database import Connection, Database
 from tinydancer.store.freshness import EVERYTHING, Freshness, Question, Seen
 from tinydancer.store.settings import Settings, read_settings
 from tinydancer.store.snapshot import Snapshot, Unsaved, claim_space, read_snapshot
@@ -83,19 +83,23 @@ class Snapshots:
 
     def _read(self, previous: Snapshot | None) -> Snapshot:
         self._freshness.connect()
-        with self._database.connection() as conn:
-            settings = read_settings(conn)
-            embedder = self._embedder(settings)
-            if settings.embedding_space is None and embedder.dimension == settings.dimension:
-                claim_space(conn, embedder)
-            snapshot, unsaved = read_snapshot(conn, embedder, previous)
-            self._snapshot = snapshot
-            if self._readings % READINGS_BETWEEN_PRUNINGS == 0:
-                conn.execute(PRUNE)
-            self._readings += 1
+        snapshot, unsaved = self._database.run(lambda conn: self._read_on(conn, previous))
+        self._snapshot = snapshot
         if unsaved:
-            self._unsaved.put((embedder, unsaved))
+            self._unsaved.put((snapshot.embedder, unsaved))
+        if self._readings % READINGS_BETWEEN_PRUNINGS == 0:
+            self._database.run(lambda conn: conn.execute(PRUNE))
+        self._readings += 1
         return snapshot
+
+    def _read_on(
+        self, conn: Connection, previous: Snapshot | None
+    ) -> tuple[Snapshot, tuple[Unsaved, ...]]:
+        settings = read_settings(conn)
+        embedder = self._embedder(settings)
+        if settings.embedding_space is None and embedder.dimension == settings.dimension:
+            claim_space(conn, embedder)
+        return read_snapshot(conn, embedder, previous)
 
     def _embedder(self, settings: Settings) -> Embedder:
         present = self._snapshot

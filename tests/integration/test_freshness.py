@@ -1,0 +1,215 @@
+"""A commit is seen by the next scan: agents, routes, utterances and settings."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import psycopg
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tinydancer.errors import NotReady, Unavailable
+from tinydancer.store.database import Database
+from tinydancer.store.snapshots import Snapshots
+
+
+def test_a_committed_agent_is_in_the_next_snapshot(conn, snapshots):
+    assert snapshots.current().agents.names == ()
+    conn.execute("INSERT INTO agents (name) VALUES ('gpt-4')")
+    assert snapshots.current().agents.names == ("gpt-4",)
+    conn.execute("UPDATE agents SET quality = 0.9")
+    assert snapshots.current().agents.quality.tolist() == [0.9]
+    conn.execute("UPDATE agents SET active = false")
+    assert snapshots.current().agents.names == ()
+    conn.execute("UPDATE agents SET active = true")
+    conn.execute("DELETE FROM agents")
+    assert snapshots.current().agents.names == ()
+
+
+def test_copy_and_truncate_are_seen(conn, snapshots):
+    snapshots.current()
+    with conn.cursor().copy("COPY agents (name, capabilities) FROM STDIN") as copy:
+        copy.write_row(("a", ["code"]))
+        copy.write_row(("b", ["law"]))
+    assert snapshots.current().agents.names == ("a", "b")
+    conn.execute("TRUNCATE agents")
+    assert snapshots.current().agents.names == ()
+
+
+def test_routes_utterances_and_settings_are_seen(conn, snapshots):
+    snapshots.current()
+    conn.execute("INSERT INTO routes (name, target_agent) VALUES ('help', 'desk')")
+    assert [route.name for route in snapshots.current().routes.routes] == ["help"]
+    conn.execute("INSERT INTO route_utterances (route, utterance) VALUES ('help', 'I am stuck')")
+    snapshot = snapshots.current()
+    assert snapshot.routes.routes[0].utterances == ("I am stuck",)
+    assert len(snapshot.routes.vectors) == 2
+    conn.execute("UPDATE settings SET default_output_tokens = 77")
+    assert snapshots.current().settings.default_output_tokens == 77
+
+
+def test_a_change_is_seen_where_triggers_are_silenced(conn, snapshots):
+    snapshots.current()
+    conn.execute("SET session_replication_role = replica")
+    conn.execute("INSERT INTO agents (name) VALUES ('restored')")
+    assert snapshots.current().agents.names == ("restored",)
+
+
+def test_nothing_uncommitted_is_seen_and_nothing_rolled_back(conn, schema_dsn, snapshots):
+    snapshots.current()
+    with psycopg.connect(schema_dsn) as writer:
+        writer.execute("INSERT INTO tinydancer.agents (name) VALUES ('later')")
+        assert snapshots.current().agents.names == ()
+        writer.commit()
+        assert snapshots.current().agents.names == ("later",)
+        writer.execute("DELETE FROM tinydancer.agents")
+        writer.rollback()
+    assert snapshots.current().agents.names == ("later",)
+
+
+def test_a_change_in_a_savepoint_that_is_rolled_back_does_not_hide_the_next(conn, snapshots):
+    snapshots.current()
+    with conn.transaction():
+        conn.execute("SAVEPOINT s")
+        conn.execute("INSERT INTO agents (name) VALUES ('undone')")
+        conn.execute("ROLLBACK TO s")
+        conn.execute("INSERT INTO agents (name) VALUES ('kept')")
+    assert snapshots.current().agents.names == ("kept",)
+
+
+def test_a_transaction_that_began_before_a_snapshot_and_commits_after_it_is_seen(
+    schema_dsn, conn, snapshots
+):
+    with psycopg.connect(schema_dsn) as slow:
+        slow.execute("INSERT INTO tinydancer.agents (name) VALUES ('slow')")
+        conn.execute("INSERT INTO agents (name) VALUES ('quick')")
+        assert snapshots.current().agents.names == ("quick",)
+        # Pruning now must not take away what tells of the slow one.
+        conn.execute("SELECT prune_changes()")
+        slow.commit()
+    assert snapshots.current().agents.names == ("quick", "slow")
+
+
+def test_an_unchanged_database_keeps_the_same_snapshot(conn, snapshots):
+    conn.execute("INSERT INTO agents (name) VALUES ('a')")
+    conn.execute("INSERT INTO routes (name, target_agent) VALUES ('r', 'a')")
+    first = snapshots.current()
+    assert snapshots.current() is first
+    conn.execute("UPDATE agents SET quality = 0.1")
+    second = snapshots.current()
+    assert second is not first
+    assert second.routes is first.routes
+
+
+def test_rows_of_another_cluster_do_not_make_every_scan_read_again(conn, snapshots):
+    conn.execute("INSERT INTO changes (xid, part) VALUES ('4000000000000', 'agents')")
+    snapshots.current()
+    snapshots.close()
+    conn.execute("SELECT prune_changes()")
+    assert conn.execute("SELECT count(*) FROM changes WHERE xid > '1000000000'").fetchone() == (0,)
+
+
+def test_tables_dropped_and_restored_are_read_again(conn, snapshots):
+    conn.execute("INSERT INTO agents (name) VALUES ('before')")
+    snapshots.current()
+    # As pg_restore --clean does: the rows arrive before the triggers do.
+    conn.execute("ALTER TABLE agents DISABLE TRIGGER note_change")
+    with conn.transaction():
+        conn.execute("ALTER TABLE changes RENAME TO changes_before")
+        conn.execute("CREATE TABLE changes (LIKE changes_before INCLUDING ALL)")
+        conn.execute("UPDATE agents SET name = 'after'")
+    assert snapshots.current().agents.names == ("after",)
+
+
+STEPS = st.lists(st.sampled_from(["change", "prune", "read", "begin", "commit"]), max_size=12)
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@given(steps=STEPS)
+def test_no_order_of_changes_prunings_and_readings_hides_a_commit(
+    steps, conn, schema_dsn, snapshots
+):
+    # Given an engine, a writer who commits at once and one who takes their time
+    conn.execute("UPDATE settings SET default_output_tokens = 0")
+    conn.execute("DELETE FROM agents")
+    conn.execute("INSERT INTO agents (name, avg_latency_ms) VALUES ('a', 0)")
+    expected, latency = 0, 0
+    with psycopg.connect(schema_dsn) as slow:
+        for step in steps:
+            if step == "change":
+                expected += 1
+                conn.execute("UPDATE settings SET default_output_tokens = %s", (expected,))
+            elif step == "prune":
+                conn.execute("SELECT prune_changes()")
+            elif step == "begin":
+                slow.execute("UPDATE tinydancer.agents SET avg_latency_ms = avg_latency_ms + 1")
+            elif step == "commit":
+                slow.commit()
+                row = conn.execute("SELECT avg_latency_ms FROM agents").fetchone()
+                latency = row[0]
+            # Then every snapshot has all that was committed before it
+            snapshot = snapshots.current()
+            assert snapshot.settings.default_output_tokens == expected
+            assert snapshot.agents.latency_ms.tolist() == [latency]
+        slow.rollback()
+
+
+def test_every_of_many_scans_at_once_sees_what_was_committed_before_it(conn, snapshots):
+    conn.execute("INSERT INTO agents (name, avg_latency_ms) VALUES ('a', 0)")
+    committed, stop, wrong = [0], threading.Event(), []
+
+    def scan():
+        while not stop.is_set():
+            at_least = committed[0]
+            seen = snapshots.current().agents.latency_ms[0]
+            if seen < at_least:
+                wrong.append((seen, at_least))
+
+    scans = [threading.Thread(target=scan) for _ in range(6)]
+    for thread in scans:
+        thread.start()
+    for number in range(1, 101):
+        conn.execute("UPDATE agents SET avg_latency_ms = %s", (number,))
+        committed[0] = number
+    stop.set()
+    for thread in scans:
+        thread.join()
+    assert wrong == []
+
+
+def test_a_server_that_ends_every_connection_is_connected_to_again(conn, snapshots):
+    conn.execute("INSERT INTO agents (name) VALUES ('a')")
+    snapshots.current()
+    conn.execute(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+        " WHERE application_name = 'tinydancer' AND datname = current_database()"
+    )
+    conn.execute("INSERT INTO agents (name) VALUES ('b')")
+    assert snapshots.current().agents.names == ("a", "b")
+
+
+def test_a_database_that_is_not_there_is_unavailable_within_seconds(embedder):
+    database = Database("host=127.0.0.1 port=1 dbname=none user=nobody")
+    snapshots = Snapshots(database, lambda settings: embedder)
+    started = time.monotonic()
+    with pytest.raises(Unavailable) as raised:
+        snapshots.current()
+    assert time.monotonic() - started < 5
+    assert "serve --dsn" in raised.value.hint
+    snapshots.close()
+
+
+def test_a_database_without_the_schema_is_not_ready(empty_database, embedder):
+    database = Database(empty_database)
+    with pytest.raises(NotReady, match="not installed"):
+        Snapshots(database, lambda settings: embedder).current()
+
+
+def test_a_settings_row_that_was_deleted_is_named(conn, snapshots):
+    conn.execute("DELETE FROM settings")
+    with pytest.raises(NotReady, match="settings has no row"):
+        snapshots.current()
+    conn.execute("INSERT INTO settings DEFAULT VALUES")
+    snapshots.current()

@@ -1,0 +1,177 @@
+"""Installing and upgrading: all or nothing, once each, and always the same result."""
+
+from __future__ import annotations
+
+import threading
+
+import psycopg
+import pytest
+
+from tinydancer.errors import InvalidInput, NotReady
+from tinydancer.store import schema
+from tinydancer.store.schema import EngineAddress, Script
+
+# All that describes a schema, but for what is numbered in the order of creation.
+SIGNATURE = """
+SELECT 'column', attrelid::regclass::text, attname,
+    format_type(atttypid, atttypmod) || ' ' || attnotnull
+        || coalesce(' ' || pg_get_expr(adbin, adrelid), '')
+        || coalesce(' ' || col_description(attrelid, attnum), '')
+FROM pg_attribute JOIN pg_class ON pg_class.oid = attrelid
+LEFT JOIN pg_attrdef ON adrelid = attrelid AND adnum = attnum
+WHERE relnamespace = 'tinydancer'::regnamespace AND attnum > 0 AND NOT attisdropped
+UNION ALL
+SELECT 'relation', oid::regclass::text, relkind::text,
+    coalesce(obj_description(oid, 'pg_class'), '') || coalesce(relacl::text, '')
+        || coalesce(reloptions::text, '')
+FROM pg_class WHERE relnamespace = 'tinydancer'::regnamespace
+UNION ALL
+SELECT 'index', indexrelid::regclass::text, '', pg_get_indexdef(indexrelid)
+FROM pg_index JOIN pg_class ON pg_class.oid = indexrelid
+WHERE relnamespace = 'tinydancer'::regnamespace
+UNION ALL
+SELECT 'constraint', conrelid::regclass::text, conname, pg_get_constraintdef(oid)
+FROM pg_constraint WHERE connamespace = 'tinydancer'::regnamespace
+UNION ALL
+SELECT 'function', oid::regprocedure::text, '',
+    pg_get_functiondef(oid) || coalesce(proacl::text, '')
+        || coalesce(obj_description(oid, 'pg_proc'), '')
+FROM pg_proc WHERE pronamespace = 'tinydancer'::regnamespace
+UNION ALL
+SELECT 'trigger', tgrelid::regclass::text, tgname,
+    pg_get_triggerdef(pg_trigger.oid) || tgenabled::text
+FROM pg_trigger JOIN pg_class ON pg_class.oid = tgrelid
+WHERE relnamespace = 'tinydancer'::regnamespace AND NOT tgisinternal
+ORDER BY 1, 2, 3, 4
+"""
+
+
+def signature(dsn: str) -> list[tuple]:
+    with psycopg.connect(dsn) as connection:
+        return connection.execute(SIGNATURE).fetchall()
+
+
+def connect(dsn: str) -> psycopg.Connection:
+    return psycopg.connect(dsn, autocommit=True)
+
+
+@pytest.mark.parametrize("first", range(1, len(schema.migrations()) + 1))
+def test_an_upgraded_schema_equals_a_fresh_one(empty_database, schema_dsn, monkeypatch, first):
+    # Given a database that an older version installed
+    every = schema.migrations()
+    with connect(empty_database) as connection:
+        with monkeypatch.context() as older:
+            older.setattr(schema, "migrations", lambda: every[:first])
+            older.setattr(schema, "_scripts", lambda folder: ())
+            schema.install(connection)
+        # When it is upgraded
+        schema.upgrade(connection)
+        assert schema.version(connection).migration == every[-1].name
+    # Then it is like one that was installed today
+    assert signature(empty_database) == signature(schema_dsn)
+
+
+def test_installing_again_changes_nothing_and_keeps_rows(schema_dsn):
+    before = signature(schema_dsn)
+    with connect(schema_dsn) as connection:
+        connection.execute("INSERT INTO tinydancer.agents (name) VALUES ('kept')")
+        schema.install(connection)
+        schema.upgrade(connection)
+        assert connection.execute("SELECT name FROM tinydancer.agents").fetchall() == [("kept",)]
+    assert signature(schema_dsn) == before
+
+
+def test_what_fails_on_the_way_leaves_nothing(empty_database):
+    with connect(empty_database) as connection:
+        with pytest.raises(psycopg.Error):
+            schema.install(
+                connection,
+                front_doors=["multicorn"],
+                engine_address=EngineAddress(socket="/nowhere/engine.sock"),
+            )
+        assert schema.version(connection) is None
+        assert connection.execute("SELECT to_regnamespace('tinydancer')").fetchone() == (None,)
+
+
+def test_two_installs_at_once_make_one_schema(empty_database):
+    errors = []
+
+    def install() -> None:
+        with connect(empty_database) as connection:
+            try:
+                schema.install(connection)
+            except Exception as error:
+                errors.append(error)
+
+    threads = [threading.Thread(target=install) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == []
+    with connect(empty_database) as connection:
+        assert schema.version(connection).migration == schema.migrations()[-1].name
+
+
+def test_a_migration_that_has_changed_since_it_ran_is_refused(schema_dsn, monkeypatch):
+    first, *rest = schema.migrations()
+    forged = (Script(first.name, first.text + "\n-- edited"), *rest)
+    monkeypatch.setattr(schema, "migrations", lambda: forged)
+    with connect(schema_dsn) as connection, pytest.raises(NotReady, match="has changed"):
+        schema.upgrade(connection)
+
+
+def test_a_database_of_a_newer_version_is_left_alone(schema_dsn):
+    with connect(schema_dsn) as connection:
+        connection.execute("INSERT INTO tinydancer.migrations VALUES ('9999_future', 'x')")
+        with pytest.raises(NotReady, match="9999_future"):
+            schema.upgrade(connection)
+
+
+def test_another_dimension_is_refused_and_a_dimension_out_of_range_too(schema_dsn):
+    with connect(schema_dsn) as connection:
+        with pytest.raises(NotReady, match="dimension 384, not 768"):
+            schema.install(connection, dimension=768)
+        with pytest.raises(InvalidInput, match="2001"):
+            schema.install(connection, dimension=2001)
+
+
+def test_upgrading_what_is_not_installed_says_so(empty_database):
+    with connect(empty_database) as connection, pytest.raises(NotReady, match="not installed"):
+        schema.upgrade(connection)
+
+
+def test_another_dimension_is_chosen_at_install(empty_database):
+    with connect(empty_database) as connection:
+        schema.install(connection, dimension=768)
+        assert schema.version(connection).dimension == 768
+        row = connection.execute(
+            "SELECT format_type(atttypid, atttypmod) FROM pg_attribute"
+            " WHERE attrelid = 'tinydancer.agents'::regclass AND attname = 'embedding'"
+        ).fetchone()
+    assert row[0].endswith("vector(768)")
+
+
+def test_pgvector_may_live_in_any_schema_and_the_search_path_be_anything(empty_database, embedder):
+    from tinydancer.store.database import Database
+    from tinydancer.store.snapshots import Snapshots
+
+    with connect(empty_database) as connection:
+        connection.execute("CREATE SCHEMA extensions; CREATE EXTENSION vector SCHEMA extensions")
+        connection.execute("SET search_path = pg_catalog")
+        schema.install(connection)
+        connection.execute("SELECT tinydancer.ruvector_register_agent('a')")
+        connection.execute("SELECT tinydancer.ruvector_create_route('r', 'd', 'a')")
+    database = Database(empty_database)
+    snapshots = Snapshots(database, lambda settings: embedder)
+    assert snapshots.current().agents.names == ("a",)
+    snapshots.close()
+    database.close()
+
+
+def test_each_migration_is_numbered_and_named_for_what_it_does():
+    names = [script.name for script in schema.migrations()]
+    assert names == sorted(names)
+    assert [name.split("_")[0] for name in names] == [
+        f"{number:04}" for number in range(1, len(names) + 1)
+    ]

@@ -1,0 +1,85 @@
+"""Who may do what: each role what its work needs, and nothing more."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import psycopg
+import pytest
+from psycopg import conninfo
+
+from tinydancer.store.database import Database
+from tinydancer.store.rates import RouteRates
+from tinydancer.store.snapshots import Snapshots
+
+READ = "SELECT * FROM tinydancer.ruvector_list_agents()"
+ASK = "SELECT tinydancer.check_text('request', 'x')"
+CHANGE = "SELECT tinydancer.ruvector_register_agent('x')"
+INSERT = "INSERT INTO tinydancer.routes (name, target_agent) VALUES ('r', 'a')"
+SET = "UPDATE tinydancer.settings SET default_output_tokens = 1"
+FORGE = "INSERT INTO tinydancer.changes (xid, part) VALUES ('1', 'agents')"
+PRUNE = "SELECT tinydancer.prune_changes()"
+RENAME = "UPDATE tinydancer.agents SET name = 'y'"
+EMBED = "UPDATE tinydancer.agents SET embedding = NULL"
+COUNT = "INSERT INTO tinydancer.route_usage VALUES ('r0', now(), 1)"
+
+ALLOWED = {
+    "tinydancer_reader": {READ},
+    "tinydancer_router": {READ, ASK},
+    "tinydancer_admin": {READ, ASK, CHANGE, INSERT, SET, RENAME, EMBED},
+    "tinydancer_engine": {PRUNE, EMBED, COUNT},
+    "public": set(),
+}
+EVERYTHING = sorted({READ, ASK, CHANGE, INSERT, SET, FORGE, PRUNE, RENAME, EMBED, COUNT})
+
+
+@contextmanager
+def acting_as(conn: psycopg.Connection, role: str) -> Iterator[None]:
+    with conn.transaction(force_rollback=True):
+        if role == "public":
+            conn.execute("CREATE ROLE tinydancer_test_nobody")
+            conn.execute("SET LOCAL ROLE tinydancer_test_nobody")
+        else:
+            conn.execute(f"SET LOCAL ROLE {role}")
+        yield
+
+
+@pytest.mark.parametrize("statement", EVERYTHING)
+@pytest.mark.parametrize("role", ALLOWED)
+def test_a_role_may_do_its_work_and_nothing_else(conn, role, statement):
+    conn.execute("INSERT INTO agents (name) VALUES ('x0')")
+    conn.execute("INSERT INTO routes (name, target_agent) VALUES ('r0', 'x0')")
+    with acting_as(conn, role):
+        if statement in ALLOWED[role]:
+            conn.execute(statement)
+        else:
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                conn.execute(statement)
+
+
+def test_an_engine_does_all_its_work_as_its_role(conn, schema_dsn, embedder):
+    conn.execute("INSERT INTO agents (name) VALUES ('a')")
+    conn.execute("INSERT INTO routes (name, target_agent) VALUES ('r', 'a')")
+    database = Database(conninfo.make_conninfo(schema_dsn, options="-c role=tinydancer_engine"))
+    snapshots = Snapshots(database, lambda settings: embedder)
+    assert snapshots.current().agents.names == ("a",)
+    assert RouteRates(database).take("r", 1)
+    snapshots.close()
+    database.close()
+    assert conn.execute("SELECT count(embedding) FROM agents").fetchone() == (1,)
+
+
+def test_a_role_without_createrole_is_told_what_is_missing(conn, server, empty_database):
+    from tinydancer.store import schema
+
+    roles = ("tinydancer_reader", "tinydancer_router", "tinydancer_admin", "tinydancer_engine")
+    script = next(part for part in schema._scripts("functions") if part.name == "10_roles")
+    with conn.transaction(force_rollback=True):
+        conn.execute("CREATE ROLE tinydancer_test_nobody")
+        conn.execute("ALTER ROLE tinydancer_reader RENAME TO tinydancer_reader_away")
+        conn.execute("SET LOCAL ROLE tinydancer_test_nobody")
+        with pytest.raises(psycopg.errors.InsufficientPrivilege) as raised:
+            conn.execute(script.text.encode())
+    assert "tinydancer_reader" in raised.value.diag.message_primary
+    assert all(f"CREATE ROLE {role}" in raised.value.diag.message_hint for role in roles)
