@@ -142,6 +142,22 @@ REQUEST_EMBEDDINGS = Table(
     microseconds=150,
 )
 
+REQUEST_CLASSIFICATIONS = Table(
+    "request_classifications",
+    "What a request is about and what it calls for, by the active classifier.",
+    (
+        _required("content", "The text to classify."),
+        Column("category", "text", "The likeliest category; NULL where the text is out of scope."),
+        Column("confidence", "double precision", "Probability of the likeliest category."),
+        Column("out_of_scope", "boolean", "Whether it is like nothing the model was taught."),
+        Column("plausible", "text[]", "The categories that can't be ruled out, likeliest first."),
+        Column("capabilities", "text[]", "Capabilities that it calls for, likeliest first."),
+        Column("classification", "jsonb", "All of it: every category with its probability."),
+        Column("model", "text", "The model that classified it."),
+    ),
+    microseconds=250,
+)
+
 ENGINE_STATUS = Table(
     "engine_status",
     "The engine that answers: what it is, what it holds, what it has done.",
@@ -172,6 +188,7 @@ TABLES = {
         SEMANTIC_MATCHES,
         CAPABILITY_MATCHES,
         REQUEST_EMBEDDINGS,
+        REQUEST_CLASSIFICATIONS,
         ENGINE_STATUS,
     )
 }

@@ -9,6 +9,7 @@ from tinydancer.errors import InvalidInput, NotFound
 from tinydancer.tables import (
     capability_matches,
     engine_status,
+    request_classifications,
     request_embeddings,
     route_decisions,
     semantic_matches,
@@ -24,6 +25,7 @@ SCANS: Mapping[str, ScanFunction] = {
     "semantic_matches": semantic_matches.scan,
     "capability_matches": capability_matches.scan,
     "request_embeddings": request_embeddings.scan,
+    "request_classifications": request_classifications.scan,
     "engine_status": engine_status.scan,
 }
 

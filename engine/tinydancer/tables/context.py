@@ -9,6 +9,7 @@ from typing import Protocol
 
 from tinydancer.agents.registry import AgentTable
 from tinydancer.embeddings.base import Embedder
+from tinydancer.neural.classifier import RouteClassifier
 from tinydancer.semantic_routes import Rates, RouteSearch, RouteTable
 
 
@@ -67,11 +68,19 @@ class Status:
 
 
 @dataclass(frozen=True)
+class ActiveClassifier:
+    """The classifier in use, under the name that the table `models` has for it."""
+
+    name: str
+    classifier: RouteClassifier
+
+
+@dataclass(frozen=True)
 class Context:
     """One scan's surroundings. `now` must know its zone; `status` reads the engine's figures.
 
     Without `route_search` routes must have their vectors in the snapshot; without `rates` no rate
-    limit holds.
+    limit holds; without `classifier` nothing can be classified.
     """
 
     snapshot: Snapshot
@@ -81,3 +90,4 @@ class Context:
     status: Callable[[], Status]
     route_search: RouteSearch | None = None
     rates: Rates | None = None
+    classifier: ActiveClassifier | None = None
