@@ -224,7 +224,7 @@ def _refusal(name: str, barrier: Barrier, row: int, position: int) -> str:
     actual = None if barrier.actual is None else of_row(barrier.actual, row)[position]
     limit = barrier.limit if isinstance(barrier.limit, str) else _figure(barrier.limit)
     if barrier.constraint == "required_capabilities":
-        return f"{name} lacks {limit!r}"
+        return f"{name} lacks '{limit}'"
     if barrier.constraint == "excluded_agents":
         return f"{name} is excluded"
     if barrier.constraint in ("max_cost", "budget_remaining"):

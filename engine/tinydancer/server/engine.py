@@ -7,6 +7,7 @@ import logging
 import os
 import threading
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from types import TracebackType
@@ -113,8 +114,10 @@ class Engine:
         for table in TABLES.values():
             inputs = (Input(table.key, EQUALS, "warm-up"),) if table.key else ()
             columns = tuple(column.name for column in table.columns)
-            for _ in session.scan(Scan(table.name, columns, inputs)):
-                pass
+            # What can't be answered yet (no classifier is active) says so to whoever asks.
+            with suppress(TinyDancerError):
+                for _ in session.scan(Scan(table.name, columns, inputs)):
+                    pass
 
     def settle(self, snapshot: Snapshot) -> None:
         """Takes a new snapshot's many objects out of the cycle collector's sight."""
