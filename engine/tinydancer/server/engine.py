@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
+from functools import partial
 from types import TracebackType
 
 import numpy as np
@@ -19,9 +20,12 @@ from tinydancer import __version__
 from tinydancer.embeddings.base import Embedder, Vectors
 from tinydancer.embeddings.select import EmbedderSettings, embedder_for
 from tinydancer.errors import TinyDancerError, Unavailable
+from tinydancer.semantic_routes import RouteSearch
 from tinydancer.server import log
 from tinydancer.server.metrics import Metrics
 from tinydancer.store.database import Database
+from tinydancer.store.rates import RouteRates
+from tinydancer.store.route_search import ranked_routes
 from tinydancer.store.settings import Settings
 from tinydancer.store.snapshot import Snapshot
 from tinydancer.store.snapshots import Snapshots
@@ -47,6 +51,7 @@ class Engine:
         self._metrics = metrics
         self._database = Database(dsn)
         self._snapshots = Snapshots(self._database, open_embedder)
+        self.rates = RouteRates(self._database)
         self._settled: Snapshot | None = None
         self._settling = threading.Lock()
 
@@ -108,6 +113,10 @@ class Engine:
             return snapshot, ahead
         return snapshot, snapshot.embedder
 
+    def route_search(self, snapshot: Snapshot) -> RouteSearch:
+        """The search by the database's index, for a snapshot whose routes have no vectors."""
+        return partial(ranked_routes, self._database, snapshot)
+
     def _warm_up(self) -> None:
         """Answers one of each kind for nobody: libraries load and allocate at their first use."""
         session = self.open_session("warm-up")
@@ -153,6 +162,8 @@ class EngineSession:
             now=datetime.now(timezone.utc),
             front_door=self._front_door,
             status=self._engine.status,
+            route_search=self._engine.route_search(snapshot),
+            rates=self._engine.rates,
         )
         return answer(context, scan)
 

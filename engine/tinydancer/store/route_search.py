@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any
 
 import psycopg
@@ -60,19 +59,6 @@ def ranked_routes(database: Database, snapshot: Snapshot, queries: Vectors) -> l
     return [
         _ranked(database, snapshot, query, page) for query, page in zip(queries, pages, strict=True)
     ]
-
-
-class RouteIndex:
-    """The search by the index, for the scans of one snapshot."""
-
-    def __init__(self, database: Database, snapshot: Snapshot) -> None:
-        self._database = database
-        self._snapshot = snapshot
-
-    def search(self, queries: Vectors, k: int) -> list[list[Hit]]:
-        """For each query the k nearest active routes with their cosines, best first."""
-        ranked = ranked_routes(self._database, self._snapshot, queries)
-        return [list(islice(hits, k)) for hits in ranked]
 
 
 @dataclass(frozen=True)
