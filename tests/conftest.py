@@ -81,12 +81,22 @@ class Server:
 
 @dataclass(frozen=True)
 class Installation:
-    """A database with the schema, served through one front door by one engine."""
+    """A database with the schema, served through one front door by one engine.
+
+    A test may stop or kill the engine; it has to start it again.
+    """
 
     server: Server
     database: str
     front_door: str
     engine: Engine
+
+    def start_engine(self) -> None:
+        """Start the engine, where it does not run, and return when it answers."""
+        self.engine.start()
+        self.server.open_to_backends(self.engine)
+        with self.connect() as connection:
+            connection.execute("SELECT FROM engine_status")
 
     @property
     def dsn(self) -> str:
@@ -135,9 +145,9 @@ def installation(
         engine = server.engine(name, tmp_path_factory.mktemp("engine"))
         install(server.dsn(name), front_door, engine)
         try:
-            engine.start()
-            server.open_to_backends(engine)
-            yield Installation(server, name, front_door, engine)
+            there = Installation(server, name, front_door, engine)
+            there.start_engine()
+            yield there
         finally:
             engine.stop()
 

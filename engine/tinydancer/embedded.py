@@ -277,6 +277,9 @@ class EmbeddedServer:
             there = "SELECT FROM pg_database WHERE datname = %s"
             if connection.execute(there, [DATABASE]).fetchone() is None:
                 connection.execute(f"CREATE DATABASE {DATABASE}")
+                # What people create goes to public; what they ask for is found without a prefix.
+                path = '"$user", public, tinydancer'
+                connection.execute(f"ALTER DATABASE {DATABASE} SET search_path = {path}")
 
 
 def open_server(directory: Path, *, throwaway: bool = False) -> EmbeddedServer:

@@ -111,11 +111,14 @@ class Instance:
             engine = self.engine
             with server.connect() as connection:
                 install_schema(server, connection, engine.socket, report)
+                if engine.daemon.alive() and _engine_version(connection) != __version__:
+                    report("Stopping an engine of another version")
+                    engine.stop()
                 if not engine.daemon.alive():
                     report("Starting the engine")
                     undo.callback(engine.stop)
-                engine.start()
-                connection.execute("SELECT FROM tinydancer.engine_status")
+                    engine.start()
+                    _engine_version(connection)
             undo.pop_all()
 
     def down(self) -> bool:
@@ -182,6 +185,15 @@ def engine_account() -> Account:
     account = embedded.system_account(embedded.ENGINE_USER)
     needed = [Path(sys.executable), Path(os.__file__), Path(__file__)]
     return account if all(account.can("-r", path) for path in needed) else Account.current()
+
+
+def models_directory() -> Path:
+    """Where the engine that we start looks for fetched models."""
+    from tinydancer.embeddings.fetch import default_cache_dir
+
+    if os.geteuid() == 0 and "XDG_CACHE_HOME" not in os.environ:
+        return SYSTEM_CACHE / "tinydancer"
+    return default_cache_dir()
 
 
 def share_engine_directory(server: EmbeddedServer) -> None:
@@ -300,6 +312,12 @@ def throwaway_instance(
         finally:
             instance.down()
             instance.server.remove()
+
+
+def _engine_version(connection: psycopg.Connection) -> str | None:
+    """The version of the engine that answers. Raises psycopg.Error where none does."""
+    row = connection.execute("SELECT version FROM tinydancer.engine_status").fetchone()
+    return row[0] if row else None
 
 
 def _process(daemon: Daemon, account: Account) -> dict[str, object]:

@@ -23,6 +23,7 @@ COMMANDS = {
     "build-native": "database:build_native",
     "serve": "engine:serve",
     "ping": "engine:ping",
+    "models": "models:models",
 }
 
 

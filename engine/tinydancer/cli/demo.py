@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import signal
+import statistics
 import sys
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Scene:
-    """One statement: why, the SQL that runs, and its rows. `first` are statements run before."""
+    """One statement and what it shows; `first` is run before it, unseen."""
 
     title: str
     sql: str
@@ -31,7 +33,17 @@ class Scene:
 
 SCENES = (
     Scene(
-        "A fleet of agents: an ordinary table",
+        "Register an agent",
+        """SELECT ruvector_register_agent(
+    name := 'code-specialist',
+    agent_type := 'tool',
+    capabilities := ARRAY['code-execution', 'debugging', 'testing'],
+    cost_per_call := 0.001,
+    avg_latency_ms := 100,
+    quality_score := 0.90);""",
+    ),
+    Scene(
+        "Agents are an ordinary table, so a fleet is an INSERT or a COPY",
         """SELECT name, type, capabilities, quality, avg_latency_ms,
        cost_per_1k_input_tokens AS "in / 1k", cost_per_1k_output_tokens AS "out / 1k",
        cost_per_call AS "a call", cost_per_second AS "a second"
@@ -46,7 +58,6 @@ INSERT INTO agents (name, type, capabilities, quality, avg_latency_ms,
    0.00025, 0.00125),
   ('support-agent', 'llm', '{customer support, refunds, accounts}', 0.88, 900, 0.0004, 0.0016);
 INSERT INTO agents (name, type, capabilities, quality, avg_latency_ms, cost_per_call) VALUES
-  ('code-specialist', 'tool', '{code-execution, debugging, testing}', 0.90, 100, 0.001),
   ('web-search', 'api', '{search, news, current facts}', 0.75, 350, 0.005);
 INSERT INTO agents (name, type, capabilities, quality, avg_latency_ms, cost_per_second) VALUES
   ('on-call-engineer', 'human', '{incidents, outages, judgement}', 0.99, 600000, 0.02);
@@ -60,13 +71,14 @@ INSERT INTO agents (name, type, capabilities, quality, avg_latency_ms, cost_per_
     optimize_for := 'cost');""",
     ),
     Scene(
-        "The same request under each objective",
+        "The same request under each objective, when it has to be answered in five seconds",
         """SELECT o AS optimize_for, d.agent_name, d.estimated_cost, d.estimated_latency_ms,
        d.expected_quality, d.score
   FROM unnest(ARRAY['cost', 'latency', 'quality', 'balanced', 'quality_per_dollar']) AS o,
        route_decisions d
  WHERE d.request = 'Write a Python function to calculate Fibonacci numbers'
-   AND d.optimize_for = o;""",
+   AND d.optimize_for = o
+   AND d.max_latency_ms = 5000;""",
     ),
     Scene(
         "With constraints",
@@ -116,7 +128,7 @@ SELECT ruvector_create_route(
         """SELECT t.id, t.body, d.agent_name, d.estimated_cost, d.confidence
   FROM tickets t
   JOIN route_decisions d ON d.request = t.body
- WHERE t.state = 'new'
+ WHERE t.state = 'new' AND d.max_latency_ms = 5000
  ORDER BY t.id;""",
         first="""
 CREATE TABLE public.tickets (id int PRIMARY KEY, state text NOT NULL, body text NOT NULL);
@@ -131,7 +143,7 @@ ANALYZE tickets;
 """,
     ),
     Scene(
-        "What one new ticket list would cost, by agent",
+        "Many requests in one question: what the new tickets would cost",
         """SELECT d.agent_name, count(*) AS tickets, sum(d.estimated_cost) AS estimated_cost
   FROM route_decisions d
  WHERE d.request = ANY (ARRAY(SELECT body FROM tickets WHERE state = 'new'))
@@ -145,10 +157,22 @@ SELECT agent_name FROM route_decisions
  WHERE request = 'Summarize this contract' AND optimize_for = 'cost';""",
     ),
     Scene(
-        "Why: the explanation of a decision, as JSON",
-        """SELECT jsonb_pretty(explanation) AS explanation
-  FROM route_decisions
- WHERE request = 'Debug this stack trace' AND max_latency_ms = 500;""",
+        "Why? Each decision carries its candidates ...",
+        """SELECT c.rank, c.agent, c.score, c.estimated_cost, c.estimated_latency_ms,
+       c.expected_quality, c.quality_is, c.parts ->> 'fit' AS fit
+  FROM route_decisions d,
+       jsonb_to_recordset(d.explanation -> 'candidates') AS c (
+         rank int, agent text, score float, estimated_cost numeric,
+         estimated_latency_ms float, expected_quality float, quality_is text, parts jsonb)
+ WHERE d.request = 'Debug this stack trace' AND d.max_latency_ms = 500;""",
+    ),
+    Scene(
+        "... and whom it refused, by which constraint",
+        """SELECT r.agent, r."constraint", r."limit", r.actual
+  FROM route_decisions d,
+       jsonb_to_recordset(d.explanation -> 'refusals') AS r (
+         agent text, "constraint" text, "limit" float, actual float)
+ WHERE d.request = 'Debug this stack trace' AND d.max_latency_ms = 500;""",
     ),
 )
 
@@ -167,17 +191,18 @@ def demo(postgres: str) -> None:
     console = Console()
     if not console.is_terminal:
         console.width = max(console.width, 110)
-    with steps() as report, throwaway_instance(int(postgres), report) as instance:
-        report("Routing")
+    with ExitStack() as stack:
+        with steps() as report:
+            instance = stack.enter_context(throwaway_instance(int(postgres), report))
         with instance.server.connect() as connection:
             connection.execute("SET search_path = tinydancer, public")
             for scene in SCENES:
                 _play(console, connection, scene)
-            report("Stopping")
+            _time(console, connection)
     console.print(
         Panel.fit(
             "[bold]tinydancer up[/]      the same with data that stays\n"
-            "[bold]tinydancer psql[/]    your turn: SET search_path = tinydancer, public;\n"
+            "[bold]tinydancer psql[/]    your turn\n"
             "[bold]tinydancer down[/]    stops it",
             title="Next",
         )
@@ -199,6 +224,29 @@ def _play(console: Console, connection: psycopg.Connection, scene: Scene) -> Non
     console.print(Syntax(scene.sql, "sql", background_color="default", word_wrap=True))
     console.print(_table(names, rows))
     console.print(f"[dim]{len(rows)} row{'s' * (len(rows) != 1)} in {milliseconds:.1f} ms")
+
+
+def _time(console: Console, connection: psycopg.Connection) -> None:
+    """How long one decision takes through SQL, beside SELECT 1; each text is new."""
+
+    def median(query: str, texts: list[str]) -> float:
+        times = []
+        for text in texts:
+            began = time.perf_counter()
+            connection.execute(query, [text]).fetchall()
+            times.append(1000 * (time.perf_counter() - began))
+        return statistics.median(times)
+
+    subjects = [f"Please look into case {number} for me" for number in range(300)]
+    nothing = median("SELECT %s::text", subjects)
+    decision = median("SELECT agent_name FROM route_decisions WHERE request = %s", subjects)
+    console.print()
+    console.rule("[bold]How long does a decision take?", align="left")
+    console.print(
+        f"Median of {len(subjects)} decisions, one by one through SQL: [bold]{decision:.2f} ms[/]; "
+        f"of SELECT 1: {nothing:.2f} ms."
+    )
+    console.print()
 
 
 def _table(names: list[str], rows: list[tuple[object, ...]]) -> Table:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from tinydancer.cli.database import secret
 from tinydancer.errors import Unavailable
 
 _File = click.Path(path_type=Path, dir_okay=False, exists=True)
@@ -13,6 +14,7 @@ _File = click.Path(path_type=Path, dir_okay=False, exists=True)
 
 @click.command()
 @click.option("--dsn", required=True, help="The database, as the engine's own role.")
+@click.option("--password-file", type=_File, help="File with that role's password.")
 @click.option("--socket", type=click.Path(path_type=Path), help="Unix socket to listen on.")
 @click.option("--listen", metavar="HOST:PORT", help="TCP address to listen on; needs a token.")
 @click.option("--group", help="Group that may connect to the socket.")
@@ -32,6 +34,7 @@ _File = click.Path(path_type=Path, dir_okay=False, exists=True)
 @click.option("--log-texts", is_flag=True, help="Let users' texts into the log, for debugging.")
 def serve(
     dsn: str,
+    password_file: Path | None,
     socket: Path | None,
     listen: str | None,
     group: str | None,
@@ -46,6 +49,8 @@ def serve(
 
     SIGTERM ends it: scans under way have two seconds to finish.
     """
+    from psycopg.conninfo import make_conninfo
+
     from tinydancer.server.serve import run
     from tinydancer.settings import TLS, EngineSettings, parse_listen, read_token
 
@@ -53,6 +58,8 @@ def serve(
         raise click.UsageError("give --socket or --listen, one of them")
     if (tls_certificate is None) != (tls_key is None):
         raise click.UsageError("give --tls-certificate and --tls-key, or neither")
+    if password_file:
+        dsn = make_conninfo(dsn, password=secret(password_file))
     run(
         EngineSettings(
             dsn=dsn,

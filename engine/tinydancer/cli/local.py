@@ -120,18 +120,17 @@ def _to_json(value: dict[str, object]) -> str:
 
 
 def _print_status(found: dict[str, Any]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table.grid(padding=(0, 2))
     for name in ("data", "dsn"):
         if name in found:
-            table.add_row(f"[bold]{name}[/]", str(found[name]))
+            _line(name, str(found[name]))
     for name in ("server", "engine"):
         part = dict(found[name])
         running = part.pop("running")
-        table.add_row(f"[bold]{name}[/]", "[green]running[/]" if running else "[red]stopped[/]")
+        _line(name, click.style("running", "green") if running else click.style("stopped", "red"))
         for key, value in part.items():
-            table.add_row(f"  {key.replace('_', ' ')}", str(value))
-    console = Console(soft_wrap=True)
-    console.print(table)
+            shown = f"{value:.2f}" if isinstance(value, float) else str(value)
+            _line(f"  {key.replace('_', ' ')}", shown)
+
+
+def _line(name: str, value: str) -> None:
+    click.echo(f"{name:18}{value}")

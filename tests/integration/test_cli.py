@@ -1,0 +1,198 @@
+"""The command `tinydancer` as people and scripts use it: up, status, dsn, psql, down, errors."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+
+VERSION = os.environ.get("POSTGRES", "18")
+
+
+def run(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "tinydancer", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, **environment},
+        timeout=120,
+    )
+
+
+def succeed(*arguments: str | Path, **environment: str) -> str:
+    done = run(*arguments, **environment)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def runs(pid: int) -> bool:
+    """Whether a process is there, and more than an exit code that nobody has asked for."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return state not in "ZX"
+
+
+@pytest.fixture(scope="module")
+def data() -> Iterator[Path]:
+    """A directory that `up` has made, with spaces in its path."""
+    with tempfile.TemporaryDirectory(prefix="tiny dancer ") as place:
+        Path(place).chmod(0o711)
+        directory = Path(place) / "my data"
+        try:
+            succeed("up", "--data", directory, "--postgres", VERSION)
+            yield directory
+        finally:
+            run("down", "--data", directory)
+
+
+def test_up_prints_a_dsn_that_answers(data: Path) -> None:
+    dsn = succeed("up", "--data", data).strip()
+    with psycopg.connect(dsn) as connection:
+        row = connection.execute("SELECT version FROM tinydancer.engine_status").fetchone()
+    assert row is not None
+    assert dsn == succeed("dsn", "--data", data).strip()
+
+
+def test_up_again_changes_nothing(data: Path) -> None:
+    before = json.loads(succeed("status", "--data", data, "--json"))
+    succeed("up", "--data", data)
+    after = json.loads(succeed("status", "--data", data, "--json"))
+    assert after["server"]["pid"] == before["server"]["pid"]
+    assert after["engine"]["pid"] == before["engine"]["pid"]
+
+
+def test_up_starts_an_engine_that_was_killed(data: Path) -> None:
+    before = json.loads(succeed("status", "--data", data, "--json"))
+    os.kill(before["engine"]["pid"], signal.SIGKILL)
+    while run("status", "--data", data).returncode == 0:
+        time.sleep(0.05)
+    succeed("up", "--data", data)
+    after = json.loads(succeed("status", "--data", data, "--json"))
+    assert after["running"] is True
+    assert after["engine"]["pid"] != before["engine"]["pid"]
+    assert after["server"]["pid"] == before["server"]["pid"]
+
+
+def test_two_ups_at_once_make_one_server(data: Path) -> None:
+    succeed("down", "--data", data)
+    program = [sys.executable, "-m", "tinydancer", "up", "--data", str(data)]
+    both = [
+        subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.PIPE) for _ in range(2)
+    ]
+    outputs = [process.communicate(timeout=60) for process in both]
+    assert [process.returncode for process in both] == [0, 0], outputs
+    assert outputs[0][0] == outputs[1][0]
+
+
+def test_psql_gets_the_arguments_after_the_dashes(data: Path) -> None:
+    assert succeed("psql", "--data", data, "--", "-AtXc", "SELECT 6 * 7") == "42\n"
+
+
+def test_status_shows_what_runs(data: Path) -> None:
+    shown = succeed("status", "--data", data)
+    assert shown.count("running") == 2
+    assert str(data.name) in shown
+
+
+def test_the_engine_connects_as_its_own_role(data: Path) -> None:
+    with psycopg.connect(succeed("dsn", "--data", data).strip()) as connection:
+        query = "SELECT count(*) FROM pg_stat_activity WHERE usename = 'tinydancer_engine'"
+        assert connection.execute(query).fetchone() != (0,)
+        query = "SELECT rolsuper FROM pg_roles WHERE rolname = 'tinydancer_engine'"
+        assert connection.execute(query).fetchone() == (False,)
+
+
+def test_ping_asks_the_engine_directly(data: Path) -> None:
+    socket = json.loads(succeed("status", "--data", data, "--json"))["engine"]["socket"]
+    assert succeed("ping", "--socket", socket).startswith("Engine ")
+    failed = run("ping", "--socket", socket + ".gone")
+    assert failed.returncode == 1
+    assert f"{socket}.gone" in failed.stderr
+
+
+def test_down_stops_both_and_the_data_stays(data: Path) -> None:
+    succeed("psql", "--data", data, "--", "-c", "CREATE TABLE IF NOT EXISTS public.kept (n int)")
+    pids = json.loads(succeed("status", "--data", data, "--json"))
+    assert succeed("down", "--data", data) == "Stopped.\n"
+    assert not any(runs(pids[part]["pid"]) for part in ("server", "engine"))
+    stopped = run("status", "--data", data)
+    assert stopped.returncode == 3
+    assert "stopped" in stopped.stdout
+    assert succeed("down", "--data", data) == "Nothing was running.\n"
+    refused = run("psql", "--data", data)
+    assert refused.returncode == 1
+    assert "tinydancer up" in refused.stderr
+    succeed("up", "--data", data)
+    assert "kept" in succeed("psql", "--data", data, "--", "-AtXc", r"\dt public.*")
+
+
+def test_another_version_than_the_datas_is_refused(data: Path) -> None:
+    other = "16" if VERSION == "18" else "18"
+    refused = run("up", "--data", data, "--postgres", other)
+    assert refused.returncode == 1
+    assert f"has data of PostgreSQL {VERSION}, not {other}" in refused.stderr
+
+
+def test_an_error_is_a_message_and_a_hint_without_a_traceback(tmp_path: Path) -> None:
+    failed = run("status", "--data", tmp_path / "nothing")
+    assert failed.returncode == 1
+    assert "Error: there is no data in" in failed.stderr
+    assert "Hint: Make it and start it: tinydancer up --data" in failed.stderr
+    assert "Traceback" not in failed.stderr
+    assert not (tmp_path / "nothing").exists()
+
+
+def test_a_database_that_does_not_answer_is_an_error_with_its_reason() -> None:
+    failed = run("install", "--dsn", "postgresql://nobody@localhost:1/nothing")
+    assert failed.returncode == 1
+    assert "port 1 failed" in failed.stderr
+    assert "Traceback" not in failed.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (("nonsense",), "No such command 'nonsense'"),
+        (("up", "--postgres", "12"), "'12' is not one of '16', '18'"),
+        (("install",), "Missing option '--dsn'"),
+        (("serve", "--dsn", "x"), "give --socket or --listen"),
+        (("serve", "--dsn", "x", "--socket", "a", "--listen", "b:1"), "--socket or --listen"),
+    ],
+)
+def test_wrong_usage_is_exit_code_2(arguments: tuple[str, ...], complaint: str) -> None:
+    failed = run(*arguments)
+    assert failed.returncode == 2
+    assert complaint in failed.stderr
+
+
+def test_help_names_every_command() -> None:
+    shown = succeed("--help")
+    from tinydancer.cli import COMMANDS
+
+    for command in COMMANDS:
+        assert f"\n  {command} " in shown
+        assert succeed(command, "--help").startswith("Usage: tinydancer")
+
+
+def test_the_default_directory_does_not_need_home() -> None:
+    program = "from tinydancer.embedded import default_directory; print(default_directory())"
+    shown = subprocess.run(
+        [sys.executable, "-c", program],
+        env={"PATH": os.environ["PATH"], "HOME": ""},
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.strip()
+    assert Path(shown).is_absolute()
+    assert len(Path(shown).parts) > 3
