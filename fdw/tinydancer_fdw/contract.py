@@ -10,6 +10,7 @@ answer echoes that value, since PostgreSQL checks each qual again. The other col
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 # Types a foreign table may use. Inputs keep to the first five: those never crash a Multicorn
 # server as parameters under EXPLAIN.
@@ -44,19 +45,23 @@ class Table:
     rows: int = 1
     microseconds: int = 200
 
-    @property
+    @cached_property
     def key(self) -> str | None:
         """The required input, or None for a table that needs none."""
         return next((column.name for column in self.columns if column.required), None)
 
-    @property
+    @cached_property
     def inputs(self) -> tuple[Column, ...]:
         """The input columns, in order."""
         return tuple(column for column in self.columns if column.input)
 
     def column(self, name: str) -> Column | None:
         """The column of that name, or None."""
-        return next((column for column in self.columns if column.name == name), None)
+        return self._by_name.get(name)
+
+    @cached_property
+    def _by_name(self) -> dict[str, Column]:
+        return {column.name: column for column in self.columns}
 
 
 def _required(name: str, description: str) -> Column:
