@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from tinydancer.embeddings.base import Vectors
 from tinydancer.embeddings.http_client import HttpClient, PostFailed
-from tinydancer.embeddings.static import builtin_vocabulary
+from tinydancer.embeddings.static_table import builtin_vocabulary
 from tinydancer.embeddings.tokens import WordPieces
 from tinydancer.errors import InvalidInput, InvalidText, ProviderFailed
 

@@ -2,46 +2,131 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import os
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from tinydancer.embeddings.base import Embedder
+from tinydancer.embeddings.cache import CachedEmbedder
+from tinydancer.embeddings.cascade import CascadeEmbedder
+from tinydancer.embeddings.fetch import default_cache_dir, minilm_directory
 from tinydancer.embeddings.minilm import MiniLMEmbedder
-from tinydancer.embeddings.static import StaticEmbedder, read_static_table
+from tinydancer.embeddings.provider import OpenAIEmbedder, ProviderSettings
+from tinydancer.embeddings.sentence_transformers import SentenceTransformersEmbedder
+from tinydancer.embeddings.static import StaticEmbedder
 from tinydancer.errors import InvalidInput
 
-KINDS = ("static", "minilm")
+KINDS = ("static", "minilm", "cascade", "openai", "sentence-transformers")
+KEY_VARIABLE = "TINYDANCER_EMBEDDER_API_KEY"
+KEY_FILE_VARIABLE = "TINYDANCER_EMBEDDER_API_KEY_FILE"
 
 
 @dataclass(frozen=True)
 class EmbedderSettings:
     """What is asked of an embedder. Each kind reads the fields that concern it.
 
-    static: `table`, where it is not the package's own. minilm: `directory` with the fetched
-    model, `threads`.
+    minilm, cascade: `models`, the directory that models are fetched to (None: the user's cache)
+    and `threads`; cascade: `cascade_threshold`, the margin below which MiniLM takes over. openai:
+    `url`, `model`, `dimension`, `api_key`, `send_dimension`, `batch`, `timeout` in seconds,
+    `retries`. sentence-transformers: `model`, `dimension`. `cache` is how many texts' vectors are
+    remembered; 0 is none.
     """
 
     kind: str = "static"
-    table: Path | None = None
-    directory: Path | None = None
+    model: str | None = None
+    url: str | None = None
+    dimension: int = 384
+    api_key: str = field(default="", repr=False)
+    send_dimension: bool = False
+    batch: int = 256
+    timeout: float = 30.0
+    retries: int = 4
+    models: Path | None = None
     threads: int = 1
+    cascade_threshold: float = 0.06
+    cache: int = 10_000
 
 
 def embedder_for(settings: EmbedderSettings) -> Embedder:
-    """The embedder of `settings.kind`. Raises InvalidInput for a kind that is none.
+    """The embedder of `settings.kind`, which has `settings.dimension`.
 
-    Raises NotReady where the kind's model file or package is missing or damaged.
+    Raises InvalidInput for a kind that is none, a field that is missing, or another dimension;
+    NotReady where a model's file or package is missing or damaged.
     """
+    made = _embedder(settings)
+    if made.dimension != settings.dimension:
+        raise InvalidInput(
+            f"the embedder {settings.kind!r} gives vectors of {made.dimension} dimensions, "
+            f"not the {settings.dimension} of this installation",
+            hint="choose an embedder of that dimension, or install with another",
+        )
+    return made
+
+
+def read_api_key() -> str:
+    """The provider's key from the environment, or from the file that it names; else "".
+
+    Raises InvalidInput where the named file can't be read.
+    """
+    if key := os.environ.get(KEY_VARIABLE, "").strip():
+        return key
+    if not (name := os.environ.get(KEY_FILE_VARIABLE)):
+        return ""
+    try:
+        return Path(name).read_text("utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidInput(
+            f"the file {name} with the embedding service's key can't be read: {error}",
+            hint=f"name a readable file in {KEY_FILE_VARIABLE}, or set {KEY_VARIABLE}",
+        ) from error
+
+
+def _embedder(settings: EmbedderSettings) -> Embedder:
     if settings.kind == "static":
-        if settings.table is None:
-            return StaticEmbedder.builtin()
-        return StaticEmbedder(read_static_table(settings.table))
+        return _cached(StaticEmbedder.builtin(), settings)
     if settings.kind == "minilm":
-        if settings.directory is None:
-            raise InvalidInput(
-                "minilm needs the directory of the fetched model, and none was given"
-            )
-        return MiniLMEmbedder(settings.directory, threads=settings.threads)
+        return _cached(_minilm(settings), settings)
+    if settings.kind == "cascade":
+        accurate = _cached(_minilm(settings), settings)
+        return CascadeEmbedder(StaticEmbedder.builtin(), accurate, settings.cascade_threshold)
+    if settings.kind == "openai":
+        return _cached(_openai(settings), settings)
+    if settings.kind == "sentence-transformers":
+        name = _needed(settings.model, "model", settings.kind)
+        return _cached(SentenceTransformersEmbedder(name, settings.dimension), settings)
     raise InvalidInput(
         f"unknown embedder {settings.kind!r}", hint=f"use one of: {', '.join(KINDS)}"
     )
+
+
+def _minilm(settings: EmbedderSettings) -> MiniLMEmbedder:
+    directory = minilm_directory(settings.models or default_cache_dir())
+    return MiniLMEmbedder(directory, threads=settings.threads)
+
+
+def _openai(settings: EmbedderSettings) -> OpenAIEmbedder:
+    return OpenAIEmbedder(
+        ProviderSettings(
+            url=_needed(settings.url, "url", settings.kind),
+            model=_needed(settings.model, "model", settings.kind),
+            dimension=settings.dimension,
+            api_key=settings.api_key,
+            send_dimension=settings.send_dimension,
+            batch=settings.batch,
+            timeout=settings.timeout,
+            retries=settings.retries,
+        )
+    )
+
+
+def _needed(value: str | None, name: str, kind: str) -> str:
+    if not value:
+        raise InvalidInput(
+            f"the embedder {kind!r} needs a {name}, and none is set",
+            hint=f"set embedder_{name} in tinydancer.settings",
+        )
+    return value
+
+
+def _cached(embedder: Embedder, settings: EmbedderSettings) -> Embedder:
+    return CachedEmbedder(embedder, settings.cache) if settings.cache else embedder

@@ -2,32 +2,29 @@
 
 from __future__ import annotations
 
-import dataclasses
-from pathlib import Path
-
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tinydancer.embeddings import static
-from tinydancer.embeddings.static import (
-    BUILTIN_TABLE,
-    StaticEmbedder,
-    StaticTable,
-    quantise,
-    read_static_table,
-    write_static_table,
-)
+from tinydancer.embeddings.static import StaticEmbedder
+from tinydancer.embeddings.static_table import BUILTIN_TABLE, StaticTable, quantise
 from tinydancer.errors import InvalidText, NotReady
 
 BUILTIN = StaticEmbedder.builtin()
 
 
-def small_table() -> StaticTable:
-    vectors = np.array([[1, 0, 0], [0, 2, 0], [0, 0, 3], [0, -2, 0]], dtype=np.float32)
-    codes, scales = quantise(vectors)
-    return StaticTable("small-v1", "small", ("[UNK]", "red", "blue", "green"), codes, scales, {})
+TOKENS = ("[UNK]", "red", "blue", "green")
+
+
+def small_table(pairs: dict[tuple[str, str], list[int]] | None = None) -> StaticTable:
+    """Red is (0, 2, 0), blue (0, 0, 3), green (0, -2, 0); pairs as given."""
+    keys = {TOKENS.index(a) * 4 + TOKENS.index(b): v for (a, b), v in (pairs or {}).items()}
+    rows = [[1, 0, 0], [0, 2, 0], [0, 0, 3], [0, -2, 0], *(keys[key] for key in sorted(keys))]
+    codes, scales = quantise(np.array(rows, dtype=np.float32))
+    order = np.array(sorted(keys), dtype=np.int64)
+    return StaticTable("small-v1", "small", TOKENS, order, codes, scales, {})
 
 
 def test_a_text_is_the_weighted_mean_of_its_tokens_at_unit_length() -> None:
@@ -39,10 +36,30 @@ def test_a_text_is_the_weighted_mean_of_its_tokens_at_unit_length() -> None:
     np.testing.assert_allclose(vector, [0, 0.8, 0.6], atol=1e-6)
 
 
+def test_a_known_pair_of_neighbours_adds_its_own_vector() -> None:
+    # given a table that knows "red blue", and not "blue red"
+    embedder = StaticEmbedder(small_table({("red", "blue"): [4, 0, 0]}))
+    # when texts have it, have it the other way round, and have it across two texts
+    vectors = embedder.embed(["red blue", "blue red", "red", "blue"])
+    # then it counts where it stands, and only there
+    both = np.array([0, 2, 3]) / np.hypot(2, 3)
+    with_pair = np.array([4, 2, 3]) / np.linalg.norm([4, 2, 3])
+    np.testing.assert_allclose(vectors, [with_pair, both, [0, 1, 0], [0, 0, 1]], atol=1e-6)
+    np.testing.assert_allclose(embedder.embed(["red blue"]), [with_pair], atol=1e-6)
+
+
+def test_each_pair_has_the_vector_of_its_own_row() -> None:
+    pairs = {("green", "red"): [1, 0, 0], ("red", "red"): [0, 6, 0], ("blue", "blue"): [5, 0, 0]}
+    embedder = StaticEmbedder(small_table(pairs))
+    vectors = embedder.embed(["green red", "red red", "blue blue"])
+    expected = np.array([[1, 0, 0], [0, 1, 0], np.array([5, 0, 6]) / np.hypot(5, 6)])
+    np.testing.assert_allclose(vectors, expected, atol=1e-6)
+
+
 def test_the_builtin_table_has_the_documented_shape() -> None:
     assert BUILTIN.dimension == 384
     assert BUILTIN.space == "all-MiniLM-L6-v2"
-    assert BUILTIN_TABLE.stat().st_size < 13_000_000
+    assert BUILTIN_TABLE.stat().st_size < 14_000_000
 
 
 def test_texts_of_one_meaning_are_nearer_than_texts_of_two() -> None:
@@ -79,7 +96,7 @@ def test_tokens_that_cancel_out_have_the_vector_of_the_unknown_token() -> None:
 
 def test_a_text_longer_than_a_block_counts_every_token(monkeypatch: pytest.MonkeyPatch) -> None:
     # given blocks of five tokens, and a text whose blue stands in the last of them
-    monkeypatch.setattr(static, "BLOCK_TOKENS", 5)
+    monkeypatch.setattr(static, "BLOCK_ROWS", 5)
     embedder = StaticEmbedder(small_table())
     text = "red " * 12 + "blue " * 16
     # when it is embedded alone and beside others
@@ -104,84 +121,6 @@ def test_tokens_are_counted_without_special_tokens() -> None:
 def test_text_that_is_not_unicode_is_refused() -> None:
     with pytest.raises(InvalidText):
         BUILTIN.embed(["fine", "\udfff"])
-
-
-def test_quantising_keeps_each_row_within_half_a_step() -> None:
-    vectors = np.random.default_rng(0).normal(size=(50, 16)).astype(np.float32)
-    vectors[3] = 0
-    codes, scales = quantise(vectors)
-    error = np.abs(codes * scales[:, None] - vectors)
-    assert (error <= scales[:, None] * 0.5001).all()
-
-
-def test_a_table_is_read_as_it_was_written(tmp_path: Path) -> None:
-    path = tmp_path / "deep" / "table.safetensors"
-    table = dataclasses.replace(small_table(), notes={"teacher": "none"})
-    write_static_table(path, table)
-    read = read_static_table(path)
-    assert (read.model, read.space, read.vocabulary, read.notes) == (
-        table.model,
-        table.space,
-        table.vocabulary,
-        table.notes,
-    )
-    np.testing.assert_array_equal(read.codes, table.codes)
-    np.testing.assert_array_equal(read.scales, table.scales)
-    assert [file.name for file in path.parent.iterdir()] == ["table.safetensors"]
-
-
-def test_the_same_table_is_the_same_bytes(tmp_path: Path) -> None:
-    table = dataclasses.replace(small_table(), notes={"b": "2", "a": "1"})
-    write_static_table(tmp_path / "one", table)
-    write_static_table(tmp_path / "two", table)
-    assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
-
-
-def test_a_missing_table_is_named_with_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(NotReady, match=r"no static table at .*gone") as caught:
-        read_static_table(tmp_path / "gone.safetensors")
-    assert "build-static" in caught.value.hint
-
-
-@pytest.mark.parametrize("keep", [0, 4, 100, 300])
-def test_a_truncated_table_is_refused_by_name(tmp_path: Path, keep: int) -> None:
-    path = tmp_path / "table.safetensors"
-    write_static_table(path, small_table())
-    path.write_bytes(path.read_bytes()[:keep])
-    with pytest.raises(NotReady, match=r"table\.safetensors is not a static table"):
-        read_static_table(path)
-
-
-def test_a_safetensors_file_of_another_kind_is_refused(tmp_path: Path) -> None:
-    from safetensors.numpy import save_file
-
-    path = tmp_path / "other.safetensors"
-    save_file({"weight": np.zeros((2, 2), dtype=np.float32)}, path)
-    with pytest.raises(NotReady, match="not a static table"):
-        read_static_table(path)
-
-
-def test_a_scale_that_is_no_number_is_refused_with_its_token(tmp_path: Path) -> None:
-    table = small_table()
-    table.scales[2] = np.nan
-    write_static_table(tmp_path / "nan.safetensors", table)
-    with pytest.raises(NotReady, match=r"nan\.safetensors: the scale of token 2 \('blue'\)"):
-        read_static_table(tmp_path / "nan.safetensors")
-
-
-def test_a_vocabulary_that_does_not_fit_the_codes_is_refused(tmp_path: Path) -> None:
-    table = dataclasses.replace(small_table(), vocabulary=("[UNK]", "red"))
-    write_static_table(tmp_path / "short.safetensors", table)
-    with pytest.raises(NotReady, match="2 tokens do not fit codes of shape"):
-        read_static_table(tmp_path / "short.safetensors")
-
-
-def test_a_table_of_another_type_is_refused(tmp_path: Path) -> None:
-    table = small_table()
-    wrong = dataclasses.replace(table, codes=table.codes.astype(np.float32))  # type: ignore[arg-type]
-    write_static_table(tmp_path / "float.safetensors", wrong)
-    with pytest.raises(NotReady, match="codes are float32, not int8"):
-        read_static_table(tmp_path / "float.safetensors")
 
 
 def test_a_table_whose_unknown_token_has_no_length_is_refused() -> None:

@@ -1,0 +1,102 @@
+"""The embedder that the settings ask for."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+from tinydancer.embeddings.cache import CachedEmbedder
+from tinydancer.embeddings.select import (
+    KEY_FILE_VARIABLE,
+    KEY_VARIABLE,
+    EmbedderSettings,
+    embedder_for,
+    read_api_key,
+)
+from tinydancer.embeddings.static import StaticEmbedder
+from tinydancer.errors import InvalidInput, NotReady
+
+
+def test_the_default_is_the_static_table_behind_a_cache() -> None:
+    embedder = embedder_for(EmbedderSettings())
+    assert isinstance(embedder, CachedEmbedder)
+    assert embedder.model == StaticEmbedder.builtin().model
+
+
+def test_without_a_cache_the_embedder_stands_alone() -> None:
+    assert isinstance(embedder_for(EmbedderSettings(cache=0)), StaticEmbedder)
+
+
+@pytest.mark.parametrize("kind", ["minilm", "cascade"])
+def test_a_model_that_was_not_fetched_is_an_error_that_says_how(tmp_path: Path, kind: str) -> None:
+    with pytest.raises(NotReady, match="there is no") as caught:
+        embedder_for(EmbedderSettings(kind=kind, models=tmp_path))
+    assert "tinydancer models fetch minilm" in caught.value.hint
+
+
+def test_a_service_is_asked_by_its_settings() -> None:
+    settings = EmbedderSettings(
+        kind="openai", url="http://localhost/v1", model="small", dimension=8, api_key="sk-secret"
+    )
+    embedder = embedder_for(settings)
+    assert (embedder.model, embedder.dimension) == ("small", 8)
+    assert "sk-secret" not in repr(settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "missing"),
+    [
+        (EmbedderSettings(kind="openai", model="small"), "url"),
+        (EmbedderSettings(kind="openai", url="http://localhost/v1"), "model"),
+        (EmbedderSettings(kind="sentence-transformers"), "model"),
+    ],
+)
+def test_a_missing_setting_is_named(settings: EmbedderSettings, missing: str) -> None:
+    with pytest.raises(InvalidInput, match=f"needs a {missing}") as caught:
+        embedder_for(settings)
+    assert f"embedder_{missing}" in caught.value.hint
+
+
+def test_an_unknown_kind_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(InvalidInput, match="unknown embedder 'word2vec'") as caught:
+        embedder_for(EmbedderSettings(kind="word2vec"))
+    assert "static, minilm, cascade, openai, sentence-transformers" in caught.value.hint
+
+
+def test_an_embedder_of_another_dimension_is_refused() -> None:
+    with pytest.raises(InvalidInput, match="384 dimensions, not the 1536"):
+        embedder_for(EmbedderSettings(dimension=1536))
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("sentence_transformers") is not None,
+    reason="sentence-transformers is installed here",
+)
+def test_a_package_that_is_not_installed_is_named() -> None:
+    with pytest.raises(NotReady, match="sentence-transformers is not installed") as caught:
+        embedder_for(EmbedderSettings(kind="sentence-transformers", model="all-MiniLM-L6-v2"))
+    assert "pip install" in caught.value.hint
+
+
+def test_the_key_comes_from_the_environment_or_a_file_that_it_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(KEY_VARIABLE, raising=False)
+    monkeypatch.delenv(KEY_FILE_VARIABLE, raising=False)
+    assert read_api_key() == ""
+    (tmp_path / "key").write_text("from-a-file\n")
+    monkeypatch.setenv(KEY_FILE_VARIABLE, str(tmp_path / "key"))
+    assert read_api_key() == "from-a-file"
+    monkeypatch.setenv(KEY_VARIABLE, "from-the-environment")
+    assert read_api_key() == "from-the-environment"
+
+
+def test_a_key_file_that_can_not_be_read_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(KEY_VARIABLE, raising=False)
+    monkeypatch.setenv(KEY_FILE_VARIABLE, str(tmp_path / "gone"))
+    with pytest.raises(InvalidInput, match="gone with the embedding service's key"):
+        read_api_key()
