@@ -244,7 +244,7 @@ class Calibration:
 # By embedder; `python -m tinydancer.evaluation.route_confidence` fits and writes them.
 CALIBRATIONS = Path(__file__).parent / "route_confidence.json"
 # What an embedder that nobody has fitted is taken to be like.
-MODEL_FITTED = "static-minilm-v1"
+MODEL_FITTED = "static-minilm-v2"
 
 
 @lru_cache(maxsize=64)
