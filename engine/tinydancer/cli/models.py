@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from tinydancer.cli.progress import counting
+from tinydancer.errors import NotReady
 from tinydancer.instance import models_directory
 
 _File = click.Path(path_type=Path, dir_okay=False, exists=True)
@@ -45,16 +46,40 @@ def fetch(model: str, cache: Path | None, file: Path | None) -> None:
     required=True,
     help="File to write the table to.",
 )
+@click.option(
+    "--requests",
+    type=_File,
+    required=True,
+    multiple=True,
+    help="Training texts like those to come: one a line, or .jsonl(.gz) with a `text` each. "
+    "Several times for several files.",
+)
+@click.option(
+    "--wordnet",
+    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    help="WordNet's database directory, for the rest of the words (Debian: /usr/share/wordnet).",
+)
 @_Cache
-def build_static(out: Path, cache: Path | None) -> None:
-    """Build the static table from MiniLM, as the package ships it."""
-    from tinydancer.embeddings.build_static import build_static_table
+def build_static(
+    out: Path, requests: tuple[Path, ...], wordnet: Path | None, cache: Path | None
+) -> None:
+    """Build a static table that copies MiniLM on the texts given.
+
+    docs/embeddings.md names the texts that the package's own table was built from.
+    """
+    try:
+        from tinydancer.embeddings.build_static import build_static_table
+    except ImportError as error:
+        raise NotReady(
+            f"building a table needs {error.name}, which is not installed",
+            hint="pip install 'tinydancer-router[minilm,optimize]'",
+        ) from None
+    from tinydancer.embeddings.corpus import read_corpus
     from tinydancer.embeddings.fetch import minilm_directory
     from tinydancer.embeddings.minilm import MiniLMEmbedder
-    from tinydancer.embeddings.static import write_static_table
+    from tinydancer.embeddings.static_table import write_static_table
 
+    corpus = read_corpus(requests, wordnet)
     teacher = MiniLMEmbedder(minilm_directory(cache or models_directory()))
-    with counting("Embedding tokens", "tokens") as progress:
-        table = build_static_table(teacher, progress)
-    write_static_table(out, table)
+    write_static_table(out, build_static_table(teacher, corpus, counting))
     click.echo(out)

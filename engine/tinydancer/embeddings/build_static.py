@@ -9,6 +9,7 @@ a batch has. Pairs of tokens that often follow each other get vectors of their o
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
 from itertools import chain
 
 import numpy as np
@@ -36,23 +37,27 @@ LEARNING_RATE = 3e-3
 BETA_1, BETA_2, EPSILON = 0.9, 0.99, 1e-9
 ENCODED_AT_ONCE = 1024
 
-Progress = Callable[[str, int, int], None]
-"""Called with the name of the stage, how many of its steps are done, and of how many."""
+Progress = Callable[[int, int], None]
+"""Called with how many steps of a stage are done, and of how many."""
+Stage = Callable[[str, str], AbstractContextManager[Progress]]
+"""Called with a stage's name and the unit of its steps, at its beginning."""
 
 
 def build_static_table(
-    teacher: MiniLMEmbedder, corpus: Corpus, progress: Progress, *, seed: int = 0
+    teacher: MiniLMEmbedder, corpus: Corpus, stage: Stage, *, seed: int = 0
 ) -> StaticTable:
     """The table that copies the teacher on the corpus and its variants.
 
     The same corpus and seed give the same table, up to the rounding of the machine's arithmetic.
     Encoding takes the most time: about 3 ms a text.
     """
-    start = token_vectors(teacher, progress)
+    with stage("Encoding tokens", "tokens") as progress:
+        start = token_vectors(teacher, progress)
     variants = vary(corpus.requests, VARIANTS, seed)
     others = tuple(dict.fromkeys(chain(variants, corpus.sentences)))
     texts = (*corpus.requests, *others)
-    targets = _encode(teacher, texts, progress)
+    with stage("Encoding texts", "texts") as progress:
+        targets = _encode(teacher, texts, progress)
     seen = np.repeat([REQUEST_WEIGHT, 1], [len(corpus.requests), len(others)])
 
     pieces = WordPieces(teacher.vocabulary)
@@ -61,7 +66,8 @@ def build_static_table(
     counts = row_counts(ids, pairs, len(teacher.vocabulary))
     start = np.concatenate([start, np.zeros((len(pairs), teacher.dimension), dtype=np.float32)])
     order = np.repeat(np.arange(len(texts)), seen)
-    vectors = fit(start, counts[order], targets[order], progress, seed=seed)
+    with stage("Fitting", "batches") as progress:
+        vectors = fit(start, counts[order], targets[order], progress, seed=seed)
     codes, scales = quantise(vectors)
     return StaticTable(
         model=STATIC_MODEL,
@@ -92,7 +98,7 @@ def token_vectors(teacher: MiniLMEmbedder, progress: Progress) -> Vectors:
     for first in range(0, len(tokens), ENCODED_AT_ONCE):
         block = np.array(tokens[first : first + ENCODED_AT_ONCE], dtype=np.int64)
         vectors[block] = teacher.embed_ids(block[:, None])
-        progress("tokens", first + len(block), len(tokens))
+        progress(first + len(block), len(tokens))
     vectors *= _sif_weights(vocabulary)[:, None]
     empty = teacher.embed_ids(np.empty((1, 0), dtype=np.int64))[0]
     vectors[vocabulary.index(UNKNOWN)] = UNKNOWN_WEIGHT * empty
@@ -158,7 +164,7 @@ def fit(
             mean = first[rows] / (1 - BETA_1 ** (step + 1))
             spread = np.sqrt(second[rows] / (1 - BETA_2 ** (step + 1))) + EPSILON
             vectors[rows] -= LEARNING_RATE * (1 - step / steps) * mean / spread
-            progress("fit", step + 1, steps)
+            progress(step + 1, steps)
     return np.asarray(vectors)
 
 
@@ -183,7 +189,7 @@ def _encode(teacher: MiniLMEmbedder, texts: Sequence[str], progress: Progress) -
     for first in range(0, len(texts), ENCODED_AT_ONCE):
         block = texts[first : first + ENCODED_AT_ONCE]
         vectors[first : first + len(block)] = teacher.embed(block)
-        progress("texts", first + len(block), len(texts))
+        progress(first + len(block), len(texts))
     return vectors
 
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from tinydancer import __version__
 from tinydancer.embeddings.base import Embedder, Vectors
-from tinydancer.embeddings.select import EmbedderSettings, embedder_for
+from tinydancer.embeddings.select import EmbedderSettings, embedder_for, read_api_key
 from tinydancer.errors import TinyDancerError, Unavailable
 from tinydancer.semantic_routes import RouteSearch
 from tinydancer.server import log
@@ -177,7 +177,15 @@ class EngineSession:
 
 def open_embedder(settings: Settings) -> Embedder:
     """The embedder that a database's settings name."""
-    return embedder_for(EmbedderSettings(kind=settings.embedder))
+    return embedder_for(
+        EmbedderSettings(
+            kind=settings.embedder,
+            model=settings.embedder_model,
+            url=settings.embedder_url,
+            dimension=settings.dimension,
+            api_key=read_api_key(),
+        )
+    )
 
 
 @dataclass(frozen=True)
