@@ -8,15 +8,19 @@
  */
 #include "tinydancer_fdw.h"
 
+#include "access/htup_details.h"
 #include "catalog/pg_type.h"
 #include "commands/explain.h"
 #include "common/hashfn.h"
 #include "executor/executor.h"
+#include "funcapi.h"
 #include "miscadmin.h"
 #include "nodes/makefuncs.h"
 #include "utils/array.h"
+#include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/ruleutils.h"
+#include "utils/typcache.h"
 #if PG_VERSION_NUM >= 180000
 #include "commands/explain_format.h"
 #include "commands/explain_state.h"
@@ -85,6 +89,8 @@ typedef struct BatchedJoin
 	ExprState  *joining;		/* the join's clauses */
 	int			nouter;			/* columns of an outer row; in a scan tuple the others follow */
 	int			ninner;
+	TupleDesc	whole;			/* of the row that is the last column, or NULL */
+	AttrNumber *columns;		/* attnos of the other columns, for that row */
 	TupleTableSlot *outer_slot;
 	int			size;			/* rows of the next batch */
 	bool		exhausted;		/* the outer plan has no more rows */
@@ -181,6 +187,22 @@ values_array(BatchedJoin *join)
 	return PointerGetDatum(construct_array(elements, count, TEXTOID, -1, false, TYPALIGN_INT));
 }
 
+/* The row as a whole, of the columns that the engine sent. */
+static Datum
+whole_row(BatchedJoin *join, AnswerRow *row)
+{
+	Datum	   *values = palloc0(sizeof(Datum) * (size_t) join->whole->natts);
+	bool	   *nulls = palloc(sizeof(bool) * (size_t) join->whole->natts);
+
+	memset(nulls, true, sizeof(bool) * (size_t) join->whole->natts);
+	for (int i = 0; i < join->ninner - 1; i++)
+	{
+		values[join->columns[i] - 1] = row->values[i];
+		nulls[join->columns[i] - 1] = row->nulls[i];
+	}
+	return HeapTupleGetDatum(heap_form_tuple(join->whole, values, nulls));
+}
+
 /* Asks for the batch's values, and files the rows of the answer. */
 static void
 ask(BatchedJoin *join)
@@ -210,6 +232,11 @@ ask(BatchedJoin *join)
 			row->nulls = palloc(sizeof(bool) * (size_t) join->ninner);
 			if (!scan_next(join->scan, row->values, row->nulls))
 				break;
+			if (join->whole != NULL)
+			{
+				row->values[join->ninner - 1] = whole_row(join, row);
+				row->nulls[join->ninner - 1] = false;
+			}
 			if (!row->nulls[join->key_column])
 				entry = values_lookup(join->values,
 									  DatumGetTextPP(row->values[join->key_column]));
@@ -351,10 +378,16 @@ begin_join(CustomScanState *node, EState *estate, int eflags)
 	join->input_values = palloc(sizeof(Datum) * (size_t) join->ninputs);
 	join->input_nulls = palloc(sizeof(bool) * (size_t) join->ninputs);
 	join->joining = ExecInitQual(lsecond(custom->custom_exprs), &node->ss.ps);
+	join->columns = palloc(sizeof(AttrNumber) * (size_t) list_length(plan.columns));
 	foreach(cell, plan.columns)
 	{
 		if (lfirst_int(cell) == lthird_int(numbers))
 			join->key_column = join->ninner;
+		join->columns[join->ninner++] = (AttrNumber) lfirst_int(cell);
+	}
+	if (lfourth_int(numbers))
+	{
+		join->whole = lookup_rowtype_tupdesc_copy(get_rel_type_id(plan.relid), -1);
 		join->ninner++;
 	}
 	join->nouter = list_length(custom->custom_scan_tlist) - join->ninner;

@@ -34,6 +34,9 @@ int			batched_join_size = 1000;
 static bool enable_batched_join = true;
 static set_join_pathlist_hook_type next_hook = NULL;
 
+/* The row as a whole, as pull_varattnos counts columns. */
+#define WHOLE_ROW (0 - FirstLowInvalidHeapAttributeNumber)
+
 static Plan *plan_join(PlannerInfo *root, RelOptInfo *rel, CustomPath *path, List *tlist,
 					   List *clauses, List *custom_plans);
 
@@ -141,9 +144,9 @@ can_batch(PlannerInfo *root, RelOptInfo *joinrel, RelOptInfo *inner, JoinType ty
 		 extra->sjinfo->commute_below_l != NULL || extra->sjinfo->commute_below_r != NULL))
 		return false;
 #endif
-	/* System columns and the row as a whole are left to the executor's own nodes. */
+	/* System columns are left to the executor's own nodes. */
 	needed = inner_columns(joinrel, inner, extra->restrictlist);
-	return bms_is_empty(needed) || bms_next_member(needed, -1) > 0 - FirstLowInvalidHeapAttributeNumber;
+	return bms_is_empty(needed) || bms_next_member(needed, -1) >= WHOLE_ROW;
 }
 
 /* ---- its cost ---- */
@@ -252,9 +255,9 @@ outer_tlist(Plan *outer)
 	return tlist;
 }
 
-/* ... then those that the engine sends. */
+/* ... then those that the engine sends, and the row of them, where the query has a use for it. */
 static List *
-inner_tlist(Index relid, Oid table, List *columns, int before)
+inner_tlist(RangeTblEntry *table, Index relid, List *columns, bool whole, int before)
 {
 	List	   *tlist = NIL;
 	ListCell   *cell;
@@ -267,12 +270,17 @@ inner_tlist(Index relid, Oid table, List *columns, int before)
 		Oid			collation;
 		Var		   *column;
 
-		get_atttypetypmodcoll(table, attno, &type, &typmod, &collation);
+		get_atttypetypmodcoll(table->relid, attno, &type, &typmod, &collation);
 		column = makeVar((int) relid, attno, type, typmod, collation, 0);
 		tlist = lappend(tlist, makeTargetEntry((Expr *) column,
 											   (AttrNumber) (before + list_length(tlist) + 1),
 											   NULL, false));
 	}
+	if (whole)
+		tlist = lappend(tlist,
+						makeTargetEntry((Expr *) makeWholeRowVar(table, (int) relid, 0, false),
+										(AttrNumber) (before + list_length(tlist) + 1),
+										NULL, false));
 	return tlist;
 }
 
@@ -308,6 +316,8 @@ plan_join(PlannerInfo *root, RelOptInfo *rel, CustomPath *path, List *tlist, Lis
 	CustomScan *scan = makeNode(CustomScan);
 	List	   *joining = join_clauses(rel, type, restrictlist);
 	List	   *filtering = list_difference_ptr(restrictlist, joining);
+	Bitmapset  *needed;
+	bool		whole;
 	List	   *checked;
 	List	   *values = NIL;
 	ScanPlan	plan = {0};
@@ -325,26 +335,27 @@ plan_join(PlannerInfo *root, RelOptInfo *rel, CustomPath *path, List *tlist, Lis
 								   qual->attno == inputs->key ? MATCH_ANY : (int) qual->match);
 		values = lappend(values, qual->value);
 	}
+	needed = inner_columns(rel, inner, restrictlist);
+	whole = bms_is_member(WHOLE_ROW, needed);
 	plan.relid = root->simple_rte_array[relid]->relid;
 	plan.userid = inner->userid;
 	plan.limit = -1;
-	plan.columns = columns_needed(inputs,
-								  bms_add_member(inner_columns(rel, inner, restrictlist),
-												 inputs->key - FirstLowInvalidHeapAttributeNumber));
+	plan.columns = columns_needed(inputs, bms_add_member(needed, WHOLE_ROW + inputs->key));
 
 	scan->scan.plan.targetlist = tlist;
 	scan->scan.plan.qual = extract_actual_clauses(filtering, false);
 	scan->flags = path->flags;
 	scan->custom_plans = custom_plans;
 	scan->custom_scan_tlist = list_concat(outer_tlist(outer),
-										  marked(inner_tlist(relid, plan.relid, plan.columns,
+										  marked(inner_tlist(root->simple_rte_array[relid], relid,
+															 plan.columns, whole,
 															 list_length(outer->targetlist)),
 												 relid, left_join));
 	checked = list_concat(extract_actual_clauses(joining, false),
 						  extract_actual_clauses(inner->baserestrictinfo, false));
 	scan->custom_exprs = list_make2(values, marked(checked, relid, left_join));
 	scan->custom_private = list_make2(scan_plan_to_list(&plan),
-									  list_make3_int((int) type, key, inputs->key));
+									  list_make4_int((int) type, key, inputs->key, whole));
 	scan->methods = &batched_join_methods;
 	return &scan->scan.plan;
 }

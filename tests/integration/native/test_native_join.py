@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Iterator
 
 import psycopg
@@ -160,8 +162,8 @@ def test_a_generic_plan_batches_too(connection: Connection, engine: ScriptedEngi
         # A semi-join may stop at a row's first match.
         "SELECT * FROM tickets t WHERE EXISTS "
         "(SELECT 1 FROM route_decisions d WHERE d.request = t.body)",
-        # The whole row of the inner table.
-        "SELECT d FROM tickets t JOIN route_decisions d ON d.request = t.body",
+        # A system column of the inner table.
+        "SELECT d.tableoid FROM tickets t JOIN route_decisions d ON d.request = t.body",
     ],
 )
 def test_other_joins_keep_their_nested_loop(connection: Connection, query: str) -> None:
@@ -169,13 +171,63 @@ def test_other_joins_keep_their_nested_loop(connection: Connection, query: str) 
     assert len(connection.execute(query).fetchall()) in (66, 99, 100)
 
 
-def test_an_update_from_a_foreign_table(connection: Connection) -> None:
+def test_the_whole_row_of_the_foreign_table(connection: Connection) -> None:
+    rows = answers(
+        connection,
+        "SELECT t.id, (d).request, (d).agent_name, d IS NULL FROM tickets t "
+        "LEFT JOIN route_decisions d ON d.request = t.body AND d.rank = t.wanted WHERE t.id < 60",
+    )
+    assert rows[:3] == [
+        (1, "ticket 1", "gpt-4", False),
+        (2, None, None, True),
+        (3, None, None, True),
+    ]
+
+
+def test_an_update_from_a_foreign_table_is_batched(
+    connection: Connection, engine: ScriptedEngine
+) -> None:
+    update = (
+        "UPDATE tickets t SET body = d.agent_name FROM route_decisions d "
+        "WHERE d.request = t.body AND t.id <= 30"
+    )
+    assert BATCHED in plan_of(connection, update)
     with connection.transaction(force_rollback=True):
-        updated = connection.execute(
-            "UPDATE tickets t SET body = d.agent_name FROM route_decisions d "
-            "WHERE d.request = t.body AND t.id <= 10"
-        )
-        assert updated.rowcount == 10
+        assert connection.execute(update).rowcount == 30
+        written = connection.execute("SELECT count(*) FROM tickets WHERE body = 'gpt-4'")
+        assert written.fetchone() == (30,)
+    assert len(engine.scans) == 4
+
+
+def test_an_update_that_met_another_joins_the_rows_as_they_are_now(
+    connection: Connection, door_database: str
+) -> None:
+    connection.execute("CREATE TABLE moving (id int, body text, agent text)")
+    connection.execute(
+        "INSERT INTO moving SELECT i, 'old ' || i, NULL FROM generate_series(1, 9) i"
+    )
+    try:
+        with psycopg.connect(door_database) as other:
+            other.execute("UPDATE moving SET body = 'new ' || id WHERE id = 5")
+            waiting = threading.Thread(
+                target=connection.execute,
+                args=(
+                    "UPDATE moving m SET agent = d.agent_name || ' for ' || d.request "
+                    "FROM route_decisions d WHERE d.request = m.body",
+                ),
+            )
+            waiting.start()
+            while not other.execute(
+                "SELECT 1 FROM pg_locks WHERE NOT granted AND pid = %s",
+                (connection.info.backend_pid,),
+            ).fetchall():
+                time.sleep(0.01)
+            other.commit()
+            waiting.join()
+        rows = connection.execute("SELECT id, agent FROM moving WHERE id IN (4, 5) ORDER BY id")
+        assert rows.fetchall() == [(4, "gpt-4 for old 4"), (5, "gpt-4 for new 5")]
+    finally:
+        connection.execute("DROP TABLE moving")
 
 
 def test_explain_shows_the_batches(connection: Connection) -> None:
