@@ -5,6 +5,9 @@
  * the answer's rows under the value that each echoes, then go through the outer rows in their order
  * and emit each with its rows. All clauses of the join are checked, on rows of both sides put side
  * by side.
+ *
+ * A question has one value for each input but the key. Where others come from the outer side, a
+ * batch is a question for each combination of their values.
  */
 #include "tinydancer_fdw.h"
 
@@ -16,7 +19,9 @@
 #include "funcapi.h"
 #include "miscadmin.h"
 #include "nodes/makefuncs.h"
+#include "nodes/nodeFuncs.h"
 #include "utils/array.h"
+#include "utils/datum.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/ruleutils.h"
@@ -68,12 +73,29 @@ same_text(const text *a, const text *b)
 #define SH_DEFINE
 #include "lib/simplehash.h"
 
+/* What is asked for the outer rows of a batch that agree in all inputs but the key. */
+typedef struct Question
+{
+	struct Question *next;
+	Datum	   *inputs;			/* of the inputs that vary, in their order */
+	values_hash *values;
+} Question;
+
 /* An outer row of a batch. */
 typedef struct OuterRow
 {
 	MinimalTuple tuple;
-	text	   *value;			/* NULL joins nothing */
+	Question	   *question;			/* NULL where an input is NULL: it joins nothing */
+	text	   *value;
 } OuterRow;
+
+/* An input other than the key that comes from the outer side. */
+typedef struct VaryingInput
+{
+	int			input;			/* which of the inputs */
+	int16		length;			/* of its type */
+	bool		by_value;
+} VaryingInput;
 
 typedef struct BatchedJoin
 {
@@ -83,9 +105,12 @@ typedef struct BatchedJoin
 	int			key;			/* which of the inputs is the key */
 	int			key_column;		/* which of the columns received echoes it */
 	int			ninputs;
+	int			nvarying;
+	VaryingInput *varying;
 	ExprState **inputs;
 	Datum	   *input_values;
 	bool	   *input_nulls;
+	bool	   *constant;		/* inputs that are the same for all outer rows */
 	ExprState  *joining;		/* the join's clauses */
 	int			nouter;			/* columns of an outer row; in a scan tuple the others follow */
 	int			ninner;
@@ -97,7 +122,7 @@ typedef struct BatchedJoin
 	MemoryContext batch;		/* all of a batch, reset for the next */
 	OuterRow   *rows;
 	int			nrows;
-	values_hash *values;
+	Question	   *questions;
 	int			at;				/* the outer row being joined */
 	bool		loaded;			/* it is in the scan tuple */
 	bool		matched;
@@ -121,68 +146,117 @@ load_outer(BatchedJoin *join, TupleTableSlot *outer)
 	join->css.ss.ps.ps_ExprContext->ecxt_scantuple = slot;
 }
 
-/* Reads outer rows and their distinct values. */
+/* The value of an input for the outer row in the scan tuple, copied into the batch. */
+static Datum
+input_value(BatchedJoin *join, int input, int16 length, bool by_value, bool *null)
+{
+	Datum		value = ExecEvalExprSwitchContext(join->inputs[input],
+												  join->css.ss.ps.ps_ExprContext, null);
+	MemoryContext before = MemoryContextSwitchTo(join->batch);
+
+	/* Detoasted, so that equal values have equal bytes. */
+	if (!*null && length == -1)
+		value = PointerGetDatum(PG_DETOAST_DATUM_COPY(value));
+	else if (!*null)
+		value = datumCopy(value, by_value, length);
+	MemoryContextSwitchTo(before);
+	return value;
+}
+
+/* The question that the outer row in the scan tuple belongs to; NULL where an input is NULL. */
+static Question *
+question_of_row(BatchedJoin *join)
+{
+	Datum	   *inputs = MemoryContextAlloc(join->batch,
+											sizeof(Datum) * (size_t) (join->nvarying + 1));
+	Question	   *question;
+
+	for (int i = 0; i < join->nvarying; i++)
+	{
+		VaryingInput *varying = &join->varying[i];
+		bool		null;
+
+		inputs[i] = input_value(join, varying->input, varying->length, varying->by_value, &null);
+		if (null)
+			return NULL;
+	}
+	for (question = join->questions; question != NULL; question = question->next)
+	{
+		int			i = 0;
+
+		while (i < join->nvarying &&
+			   datumIsEqual(question->inputs[i], inputs[i], join->varying[i].by_value,
+							join->varying[i].length))
+			i++;
+		if (i == join->nvarying)
+			return question;
+	}
+	question = MemoryContextAlloc(join->batch, sizeof(Question));
+	question->inputs = inputs;
+	question->values = values_create(join->batch, 64, NULL);
+	question->next = join->questions;
+	join->questions = question;
+	return question;
+}
+
+/* Reads outer rows and what is to be asked for them. */
 static void
 read_outer_rows(BatchedJoin *join)
 {
 	PlanState  *outer = linitial(join->css.custom_ps);
-	ExprContext *context = join->css.ss.ps.ps_ExprContext;
 	size_t		bytes = 0;
 
 	join->nrows = 0;
+	join->questions = NULL;
 	while (join->nrows < join->size && bytes < BATCH_BYTES)
 	{
 		TupleTableSlot *slot = ExecProcNode(outer);
 		MemoryContext before;
 		OuterRow   *row;
+		BatchValue *entry;
 		Datum		value;
 		bool		null;
+		bool		found;
 
 		if (TupIsNull(slot))
 		{
 			join->exhausted = true;
 			break;
 		}
-		load_outer(join, slot);
-		value = ExecEvalExprSwitchContext(join->inputs[join->key], context, &null);
-		before = MemoryContextSwitchTo(join->batch);
 		row = &join->rows[join->nrows++];
+		before = MemoryContextSwitchTo(join->batch);
 		row->tuple = ExecCopySlotMinimalTuple(slot);
-		row->value = NULL;
-		if (!null)
-		{
-			text	   *copy = DatumGetTextPCopy(value);
-			bool		found;
-			BatchValue *entry = values_insert(join->values, copy, &found);
-
-			if (!found)
-			{
-				entry->first = entry->last = NULL;
-				bytes += VARSIZE_ANY_EXHDR(copy);
-			}
-			row->value = copy;
-		}
 		MemoryContextSwitchTo(before);
-		ResetExprContext(context);
+		load_outer(join, slot);
+		value = input_value(join, join->key, -1, false, &null);
+		row->question = null ? NULL : question_of_row(join);
+		ResetExprContext(join->css.ss.ps.ps_ExprContext);
+		if (row->question == NULL)
+			continue;
+		row->value = DatumGetTextP(value);
+		entry = values_insert(row->question->values, row->value, &found);
+		if (!found)
+		{
+			entry->first = entry->last = NULL;
+			bytes += VARSIZE_ANY_EXHDR(row->value);
+		}
 	}
 }
 
-/* The values of a batch as text[]. */
+/* The values of a question as text[], in the order of the outer rows. */
 static Datum
-values_array(BatchedJoin *join)
+values_array(BatchedJoin *join, Question *question)
 {
-	Datum	   *elements = palloc(sizeof(Datum) * join->values->members);
+	Datum	   *elements = palloc(sizeof(Datum) * question->values->members);
 	int			count = 0;
-	BatchValue *entry;
 
-	/* In the order of the outer rows: engines answer in the order of the question. */
 	for (int i = 0; i < join->nrows; i++)
 	{
-		if (join->rows[i].value == NULL)
-			continue;
-		entry = values_lookup(join->values, join->rows[i].value);
-		if (entry->value == join->rows[i].value)
-			elements[count++] = PointerGetDatum(entry->value);
+		OuterRow   *row = &join->rows[i];
+
+		/* The first row of a value has lent it to the table. */
+		if (row->question == question && values_lookup(question->values, row->value)->value == row->value)
+			elements[count++] = PointerGetDatum(row->value);
 	}
 	return PointerGetDatum(construct_array(elements, count, TEXTOID, -1, false, TYPALIGN_INT));
 }
@@ -203,24 +277,24 @@ whole_row(BatchedJoin *join, AnswerRow *row)
 	return HeapTupleGetDatum(heap_form_tuple(join->whole, values, nulls));
 }
 
-/* Asks for the batch's values, and files the rows of the answer. */
+/* Asks a question, and files the rows of the answer. */
 static void
-ask(BatchedJoin *join)
+ask(BatchedJoin *join, Question *question)
 {
 	ExprContext *context = join->css.ss.ps.ps_ExprContext;
 	MemoryContext before = MemoryContextSwitchTo(join->batch);
 
 	for (int i = 0; i < join->ninputs; i++)
 	{
+		join->input_nulls[i] = false;
 		if (i == join->key)
-		{
-			join->input_values[i] = values_array(join);
-			join->input_nulls[i] = false;
-		}
-		else
+			join->input_values[i] = values_array(join, question);
+		else if (join->constant[i])
 			join->input_values[i] = ExecEvalExprSwitchContext(join->inputs[i], context,
 															  &join->input_nulls[i]);
 	}
+	for (int i = 0; i < join->nvarying; i++)
+		join->input_values[join->varying[i].input] = question->inputs[i];
 	if (scan_start(join->scan, join->input_values, join->input_nulls))
 		for (;;)
 		{
@@ -238,7 +312,7 @@ ask(BatchedJoin *join)
 				row->nulls[join->ninner - 1] = false;
 			}
 			if (!row->nulls[join->key_column])
-				entry = values_lookup(join->values,
+				entry = values_lookup(question->values,
 									  DatumGetTextPP(row->values[join->key_column]));
 			if (entry == NULL)
 				ereport(ERROR,
@@ -266,8 +340,7 @@ next_batch(BatchedJoin *join)
 	ExecClearTuple(join->css.ss.ss_ScanTupleSlot);
 	MemoryContextReset(join->batch);
 	before = MemoryContextSwitchTo(join->batch);
-	join->rows = palloc(sizeof(OuterRow) * (size_t) join->size);
-	join->values = values_create(join->batch, (uint32) join->size, NULL);
+	join->rows = palloc0(sizeof(OuterRow) * (size_t) join->size);
 	MemoryContextSwitchTo(before);
 
 	read_outer_rows(join);
@@ -275,8 +348,8 @@ next_batch(BatchedJoin *join)
 	join->loaded = false;
 	if (join->nrows == 0)
 		return false;
-	if (join->values->members > 0)
-		ask(join);
+	for (Question *question = join->questions; question != NULL; question = question->next)
+		ask(join, question);
 	if (MemoryContextMemAllocated(join->batch, true) > ANSWER_BYTES)
 		join->size = Max(join->size / BATCH_GROWTH, 1);
 	else
@@ -303,7 +376,8 @@ next_joined(BatchedJoin *join)
 			OuterRow   *row = &join->rows[join->at];
 
 			load_outer(join, ExecStoreMinimalTuple(row->tuple, join->outer_slot, false));
-			join->next = row->value == NULL ? NULL : values_lookup(join->values, row->value)->first;
+			join->next = row->question == NULL ? NULL
+				: values_lookup(row->question->values, row->value)->first;
 			join->matched = false;
 			join->loaded = true;
 		}
@@ -377,6 +451,18 @@ begin_join(CustomScanState *node, EState *estate, int eflags)
 		join->inputs[join->ninputs++] = ExecInitExpr(lfirst(cell), &node->ss.ps);
 	join->input_values = palloc(sizeof(Datum) * (size_t) join->ninputs);
 	join->input_nulls = palloc(sizeof(bool) * (size_t) join->ninputs);
+	join->constant = palloc(sizeof(bool) * (size_t) join->ninputs);
+	memset(join->constant, true, sizeof(bool) * (size_t) join->ninputs);
+	join->varying = palloc(sizeof(VaryingInput) * (size_t) join->ninputs);
+	foreach(cell, (List *) lthird(custom->custom_private))
+	{
+		VaryingInput *varying = &join->varying[join->nvarying++];
+
+		varying->input = lfirst_int(cell);
+		join->constant[varying->input] = false;
+		get_typlenbyval(exprType(list_nth(linitial(custom->custom_exprs), varying->input)),
+						&varying->length, &varying->by_value);
+	}
 	join->joining = ExecInitQual(lsecond(custom->custom_exprs), &node->ss.ps);
 	join->columns = palloc(sizeof(AttrNumber) * (size_t) list_length(plan.columns));
 	foreach(cell, plan.columns)

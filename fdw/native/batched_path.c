@@ -2,9 +2,10 @@
  * batched_path.c: plans a join that sends its outer values to the engine in batches.
  *
  * A nested loop asks the engine once for each outer row. Where the inner relation is one of our
- * foreign tables, its required input is compared with a value of the outer side, and its other
- * inputs are the same for all rows, this offers a custom scan instead, which reads a batch of outer
- * rows, asks for all their values at once and joins the answer to them (batched_join.c).
+ * foreign tables and its required input is compared with a value of the outer side, this offers a
+ * custom scan instead, which reads a batch of outer rows, asks for all their values at once and joins
+ * the answer to them (batched_join.c). Other inputs may come from the outer side too: then a batch is
+ * a question for each combination of theirs.
  *
  * It is offered for inner and left joins without parameters from above; any other join keeps its
  * nested loop.
@@ -95,8 +96,8 @@ inner_columns(RelOptInfo *joinrel, RelOptInfo *inner, List *clauses)
 }
 
 /*
- * The quals to send, where the key's value comes from the outer side and all others are constant;
- * NIL where this join is not of that kind.
+ * The quals to send, where the key's value comes from the outer side, and all others from there or
+ * from constants; NIL where this join is not of that kind.
  */
 static List *
 batched_quals(PlannerInfo *root, RelOptInfo *outer, RelOptInfo *inner, List *joining)
@@ -110,13 +111,13 @@ batched_quals(PlannerInfo *root, RelOptInfo *outer, RelOptInfo *inner, List *joi
 	foreach(cell, quals)
 	{
 		InputQual  *qual = lfirst(cell);
-		bool		from_outer = !bms_is_empty(qual->outer);
 
 		supplied = bms_add_member(supplied, qual->attno);
-		if (from_outer != (qual->attno == inputs->key))
+		if (!bms_is_subset(qual->outer, outer->relids))
 			return NIL;
-		if (from_outer && (qual->match != MATCH_EQUALS || exprType((Node *) qual->value) != TEXTOID ||
-						   !bms_is_subset(qual->outer, outer->relids)))
+		if (qual->attno == inputs->key &&
+			(bms_is_empty(qual->outer) || qual->match != MATCH_EQUALS ||
+			 exprType((Node *) qual->value) != TEXTOID))
 			return NIL;
 	}
 	return bms_is_member(inputs->key, supplied) && bms_is_subset(inputs->constrained, supplied)
@@ -171,8 +172,11 @@ add_batched_path(PlannerInfo *root, RelOptInfo *joinrel, RelOptInfo *inner, Path
 	CustomPath *path = makeNode(CustomPath);
 	double		rows = clamp_row_est(outer->rows);
 	double		batches = batches_of(rows);
+	double		scans = batches;
 	double		requests = 1;
-	double		values = rows;
+	double		values;
+	List	   *varying = NIL;
+	List	   *from_outer = NIL;
 	int			left_join = 0;
 	ListCell   *cell;
 
@@ -181,12 +185,17 @@ add_batched_path(PlannerInfo *root, RelOptInfo *joinrel, RelOptInfo *inner, Path
 		InputQual  *qual = lfirst(cell);
 		double		count = requests_of(qual->match, qual->value);
 
-		if (qual->attno == inputs->key)
-			values = Min(rows, batches * estimate_num_groups(root, list_make1(qual->value), rows,
-															 NULL, NULL));
-		else if (count > 0)
+		if (!bms_is_empty(qual->outer))
+			from_outer = lappend(from_outer, qual->value);
+		if (!bms_is_empty(qual->outer) && qual->attno != inputs->key)
+			varying = lappend(varying, qual->value);
+		if (count > 0)
 			requests *= count;
 	}
+	/* What repeats within a batch is asked for once. */
+	values = Min(rows, batches * estimate_num_groups(root, from_outer, rows, NULL, NULL));
+	if (varying != NIL)
+		scans = Min(values, batches * estimate_num_groups(root, varying, rows, NULL, NULL));
 	path->path.pathtype = T_CustomScan;
 	path->path.parent = joinrel;
 	path->path.pathtarget = joinrel->reltarget;
@@ -196,7 +205,7 @@ add_batched_path(PlannerInfo *root, RelOptInfo *joinrel, RelOptInfo *inner, Path
 #endif
 	path->path.startup_cost = outer->startup_cost + ROUND_TRIP_COST +
 		requests * REQUEST_COST(inputs->table);
-	path->path.total_cost = outer->total_cost + batches * ROUND_TRIP_COST +
+	path->path.total_cost = outer->total_cost + scans * ROUND_TRIP_COST +
 		values * requests * REQUEST_COST(inputs->table) +
 		(rows + joinrel->rows) * cpu_tuple_cost;
 	/* Rows come in the order of the outer side. */
@@ -320,6 +329,7 @@ plan_join(PlannerInfo *root, RelOptInfo *rel, CustomPath *path, List *tlist, Lis
 	bool		whole;
 	List	   *checked;
 	List	   *values = NIL;
+	List	   *varying = NIL;
 	ScanPlan	plan = {0};
 	int			key = 0;
 	ListCell   *cell;
@@ -330,6 +340,8 @@ plan_join(PlannerInfo *root, RelOptInfo *rel, CustomPath *path, List *tlist, Lis
 
 		if (qual->attno == inputs->key)
 			key = foreach_current_index(cell);
+		else if (!bms_is_empty(qual->outer))
+			varying = lappend_int(varying, foreach_current_index(cell));
 		plan.inputs = lappend_int(plan.inputs, qual->attno);
 		plan.matches = lappend_int(plan.matches,
 								   qual->attno == inputs->key ? MATCH_ANY : (int) qual->match);
@@ -354,8 +366,9 @@ plan_join(PlannerInfo *root, RelOptInfo *rel, CustomPath *path, List *tlist, Lis
 	checked = list_concat(extract_actual_clauses(joining, false),
 						  extract_actual_clauses(inner->baserestrictinfo, false));
 	scan->custom_exprs = list_make2(values, marked(checked, relid, left_join));
-	scan->custom_private = list_make2(scan_plan_to_list(&plan),
-									  list_make4_int((int) type, key, inputs->key, whole));
+	scan->custom_private = list_make3(scan_plan_to_list(&plan),
+									  list_make4_int((int) type, key, inputs->key, whole),
+									  varying);
 	scan->methods = &batched_join_methods;
 	return &scan->scan.plan;
 }

@@ -131,6 +131,38 @@ def test_the_value_may_be_an_expression(connection: Connection, engine: Scripted
     assert engine.asked[0] == [("request", ["TICKET 1!"]), ("optimize_for", "cost")]
 
 
+def test_inputs_that_vary_are_a_scan_for_each_of_their_combinations(
+    connection: Connection, engine: ScriptedEngine
+) -> None:
+    connection.execute(
+        "CREATE TEMP TABLE tiered AS SELECT id, body, wanted, CASE id % 5 WHEN 0 THEN NULL "
+        "WHEN 1 THEN 'gold' ELSE 'free' END AS tier FROM tickets"
+    )
+    connection.execute("ANALYZE tiered")
+    rows = answers(
+        connection,
+        "SELECT t.id, d.rank, d.user_tier FROM tiered t "
+        "LEFT JOIN route_decisions d ON d.request = t.body AND d.user_tier = t.tier "
+        "AND d.top_k = t.wanted + 1 AND d.optimize_for = 'cost' AND d.max_cost = t.wanted",
+    )
+    assert rows[:5] == [
+        (1, 1, "gold"), (1, 2, "gold"), (2, 1, "free"), (2, 2, "free"), (2, 3, "free"),
+    ]  # fmt: skip
+    assert [row for row in rows if row[0] == 5] == [(5, None, None)]
+    batched = [scan for scan in engine.scans if scan.inputs[0].match == frames.ANY]
+    assert len(batched) == 1 + 3 + 6 + 6 + 6  # batches of 1, 4, 16, 64 and 15 rows
+
+
+def test_arrays_can_vary_too(connection: Connection, engine: ScriptedEngine) -> None:
+    rows = answers(
+        connection,
+        "SELECT t.id, d.required_capabilities FROM tickets t JOIN route_decisions d "
+        "ON d.request = t.body AND d.required_capabilities = "
+        "CASE t.wanted WHEN 0 THEN '{}' ELSE ARRAY['code', t.wanted::text] END",
+    )
+    assert rows[:3] == [(1, ["code", "1"]), (2, ["code", "2"]), (3, [])]
+
+
 def test_joins_of_joins(connection: Connection) -> None:
     rows = answers(
         connection,
@@ -156,9 +188,8 @@ def test_a_generic_plan_batches_too(connection: Connection, engine: ScriptedEngi
 @pytest.mark.parametrize(
     "query",
     [
-        # Another input changes with the outer row.
-        "SELECT * FROM tickets t JOIN route_decisions d "
-        "ON d.request = t.body AND d.top_k = t.wanted",
+        # The required input is the same for all rows.
+        "SELECT * FROM tickets t JOIN route_decisions d ON d.request = 'x' AND d.top_k = t.wanted",
         # A semi-join may stop at a row's first match.
         "SELECT * FROM tickets t WHERE EXISTS "
         "(SELECT 1 FROM route_decisions d WHERE d.request = t.body)",
