@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Iterator
 
 import psycopg
 import pytest
-from psycopg import conninfo, sql
+from psycopg import conninfo
 
 from tinydancer.embeddings.base import Embedder
 from tinydancer.embeddings.select import EmbedderSettings, embedder_for
@@ -16,32 +15,47 @@ from tinydancer.store.database import Database
 from tinydancer.store.snapshots import Snapshots
 
 
+EMPTY = """
+DO $$
+DECLARE
+    names text := (
+        SELECT string_agg(oid::regclass::text, ', ') FROM pg_class
+        WHERE relnamespace = 'tinydancer'::regnamespace AND relkind IN ('r', 'p')
+            AND NOT relispartition AND relname NOT IN ('migrations', 'changes'));
+BEGIN
+    EXECUTE format('TRUNCATE %s RESTART IDENTITY', names);
+    INSERT INTO tinydancer.settings DEFAULT VALUES;
+END
+$$
+"""
+
+
 @pytest.fixture(scope="session")
-def template(server) -> Iterator[str]:
-    """The name of a database with the schema, to be copied."""
+def shared_database(server) -> Iterator[str]:
+    """The superuser's connection string for the database that tests share, one after another."""
     with server.database() as name:
         with psycopg.connect(server.dsn(name), autocommit=True) as connection:
             schema.install(connection)
-        yield name
+        yield server.dsn(name)
 
 
 @pytest.fixture
-def schema_dsn(server, template: str) -> Iterator[str]:
-    """The superuser's connection string for a new database with the schema, without an engine."""
-    name = f"tinydancer_test_{secrets.token_hex(6)}"
-    with psycopg.connect(server.superuser_dsn, autocommit=True) as connection:
-        connection.execute(
-            sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(
-                sql.Identifier(name), sql.Identifier(template)
-            )
-        )
-    try:
-        yield server.dsn(name)
-    finally:
-        with psycopg.connect(server.superuser_dsn, autocommit=True) as connection:
-            connection.execute(
-                sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name))
-            )
+def schema_dsn(shared_database: str) -> str:
+    """The superuser's connection string for a database with the schema, empty, without an engine.
+
+    Tests change its rows, never the schema itself.
+    """
+    with psycopg.connect(shared_database, autocommit=True) as connection:
+        connection.execute(EMPTY)
+    return shared_database
+
+
+@pytest.fixture
+def new_schema_dsn(empty_database: str) -> str:
+    """The same for a database of one's own, to do anything with."""
+    with psycopg.connect(empty_database, autocommit=True) as connection:
+        schema.install(connection)
+    return empty_database
 
 
 @pytest.fixture

@@ -111,16 +111,22 @@ def test_rows_of_another_cluster_do_not_make_every_scan_read_again(conn, snapsho
     assert conn.execute("SELECT count(*) FROM changes WHERE xid > '1000000000'").fetchone() == (0,)
 
 
-def test_tables_dropped_and_restored_are_read_again(conn, snapshots):
-    conn.execute("INSERT INTO agents (name) VALUES ('before')")
-    snapshots.current()
-    # As pg_restore --clean does: the rows arrive before the triggers do.
-    conn.execute("ALTER TABLE agents DISABLE TRIGGER note_change")
-    with conn.transaction():
-        conn.execute("ALTER TABLE changes RENAME TO changes_before")
-        conn.execute("CREATE TABLE changes (LIKE changes_before INCLUDING ALL)")
-        conn.execute("UPDATE agents SET name = 'after'")
+def test_tables_dropped_and_restored_are_read_again(new_schema_dsn, embedder):
+    database = Database(new_schema_dsn)
+    snapshots = Snapshots(database, lambda settings: embedder)
+    with psycopg.connect(new_schema_dsn, autocommit=True) as conn:
+        conn.execute("INSERT INTO tinydancer.agents (name) VALUES ('before')")
+        snapshots.current()
+        # As pg_restore --clean does: the rows arrive before the triggers do.
+        conn.execute("SET search_path = tinydancer")
+        conn.execute("ALTER TABLE agents DISABLE TRIGGER note_change")
+        with conn.transaction():
+            conn.execute("ALTER TABLE changes RENAME TO changes_before")
+            conn.execute("CREATE TABLE changes (LIKE changes_before INCLUDING ALL)")
+            conn.execute("UPDATE agents SET name = 'after'")
     assert snapshots.current().agents.names == ("after",)
+    snapshots.close()
+    database.close()
 
 
 STEPS = st.lists(st.sampled_from(["change", "prune", "read", "begin", "commit"]), max_size=12)

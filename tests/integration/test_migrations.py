@@ -71,14 +71,14 @@ def test_an_upgraded_schema_equals_a_fresh_one(empty_database, schema_dsn, monke
     assert signature(empty_database) == signature(schema_dsn)
 
 
-def test_installing_again_changes_nothing_and_keeps_rows(schema_dsn):
-    before = signature(schema_dsn)
-    with connect(schema_dsn) as connection:
+def test_installing_again_changes_nothing_and_keeps_rows(new_schema_dsn):
+    before = signature(new_schema_dsn)
+    with connect(new_schema_dsn) as connection:
         connection.execute("INSERT INTO tinydancer.agents (name) VALUES ('kept')")
         schema.install(connection)
         schema.upgrade(connection)
         assert connection.execute("SELECT name FROM tinydancer.agents").fetchall() == [("kept",)]
-    assert signature(schema_dsn) == before
+    assert signature(new_schema_dsn) == before
 
 
 def test_what_fails_on_the_way_leaves_nothing(empty_database):
@@ -121,8 +121,8 @@ def test_a_migration_that_has_changed_since_it_ran_is_refused(schema_dsn, monkey
         schema.upgrade(connection)
 
 
-def test_a_database_of_a_newer_version_is_left_alone(schema_dsn):
-    with connect(schema_dsn) as connection:
+def test_a_database_of_a_newer_version_is_left_alone(new_schema_dsn):
+    with connect(new_schema_dsn) as connection:
         connection.execute("INSERT INTO tinydancer.migrations VALUES ('9999_future', 'x')")
         with pytest.raises(NotReady, match="9999_future"):
             schema.upgrade(connection)
