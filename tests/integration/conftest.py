@@ -14,7 +14,6 @@ from tinydancer.store import schema
 from tinydancer.store.database import Database
 from tinydancer.store.snapshots import Snapshots
 
-
 EMPTY = """
 DO $$
 DECLARE
