@@ -50,20 +50,24 @@ class Server:
         """An engine for a database, not started; its log and pid file are in `directory`."""
         if self.embedded:
             dsn = self.embedded.dsn(user=embedded.ENGINE_ROLE, database=database)
-            socket = self.embedded.runtime / "engine" / f"{database}.sock"
             account = instance.engine_account()
         else:
             options = f"-c role={embedded.ENGINE_ROLE}"
             dsn = conninfo.make_conninfo(self.dsn(database), options=options)
-            socket = Path(tempfile.mkdtemp(prefix="td-", dir="/tmp")) / "engine.sock"
             account = Account.current()
-        return Engine(dsn, socket, account, directory, throwaway=True)
+        return Engine(dsn, self.engine_socket(database), account, directory, throwaway=True)
 
-    def open_to_backends(self, engine: Engine) -> None:
-        """Let the backends of a server that is not ours reach the engine's socket."""
+    def engine_socket(self, name: str) -> Path:
+        """A path for an engine's socket that the server's backends can reach."""
+        if self.embedded:
+            return self.embedded.runtime / "engine" / f"{name}.sock"
+        return Path(tempfile.mkdtemp(prefix="td-", dir="/tmp")) / "engine.sock"
+
+    def open_to_backends(self, socket: Path) -> None:
+        """Let the backends of a server that is not ours connect to an engine's socket."""
         if not self.embedded:
-            engine.socket.parent.chmod(0o755)
-            engine.socket.chmod(0o666)
+            socket.parent.chmod(0o755)
+            socket.chmod(0o666)
 
     @contextmanager
     def database(self) -> Iterator[str]:
@@ -94,7 +98,7 @@ class Installation:
     def start_engine(self) -> None:
         """Start the engine, where it does not run, and return when it answers."""
         self.engine.start()
-        self.server.open_to_backends(self.engine)
+        self.server.open_to_backends(self.engine.socket)
         with self.connect() as connection:
             connection.execute("SELECT FROM engine_status")
 

@@ -1,0 +1,151 @@
+"""The commands for a server that is there already: install, upgrade, build-native, serve."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import psycopg
+import pytest
+
+if TYPE_CHECKING:
+    from ..conftest import Server
+
+PROGRAM = [sys.executable, "-m", "tinydancer"]
+
+
+def run(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*PROGRAM, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, **environment},
+        timeout=60,
+    )
+
+
+def value(dsn: str, query: str) -> object:
+    with psycopg.connect(dsn) as connection:
+        row = connection.execute(query).fetchone()
+    assert row is not None
+    return row[0]
+
+
+@contextmanager
+def serving(*arguments: str | Path) -> Iterator[subprocess.Popen[str]]:
+    """An engine in the foreground, from the line in its log that it has started."""
+    engine = subprocess.Popen(
+        [*PROGRAM, "serve", *map(str, arguments)], stderr=subprocess.PIPE, text=True
+    )
+    assert engine.stderr is not None
+    with engine, engine.stderr as log:
+        try:
+            seen = ""
+            while "event=started" not in seen:
+                seen = log.readline()
+                assert seen, "the engine ended as it started"
+            yield engine
+        finally:
+            engine.terminate()
+
+
+def test_install_makes_a_schema_that_an_engine_can_serve(
+    server: Server, empty_database: str, front_door: str
+) -> None:
+    socket = server.engine_socket("by-hand")
+    done = run("install", "--dsn", empty_database, "--socket", socket, "--front-door", front_door)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"Installed. Front doors: {front_door}. Engine: {socket}\n"
+    with serving("--dsn", empty_database, "--socket", socket) as engine:
+        server.open_to_backends(socket)
+        query = "SELECT pid FROM tinydancer.engine_status"
+        assert value(empty_database, query) == engine.pid
+        began = time.monotonic()
+        engine.send_signal(signal.SIGTERM)
+        assert engine.wait(5) == 0
+        assert time.monotonic() - began < 3
+    # Both may be run again, and change nothing that people wrote.
+    with psycopg.connect(empty_database, autocommit=True) as connection:
+        connection.execute("INSERT INTO tinydancer.agents (name) VALUES ('kept')")
+    assert run("install", "--dsn", empty_database, "--socket", socket).returncode == 0
+    assert run("upgrade", "--dsn", empty_database).stdout == "Up to date.\n"
+    assert value(empty_database, "SELECT name FROM tinydancer.agents") == "kept"
+
+
+def test_install_takes_the_front_doors_that_there_are(empty_database: str, front_door: str) -> None:
+    done = run("install", "--dsn", empty_database)
+    assert done.returncode == 0, done.stderr
+    assert front_door in done.stdout
+    query = "SELECT count(*) FROM pg_foreign_server WHERE srvname LIKE 'tinydancer_%'"
+    assert value(empty_database, query) == done.stdout.count(",") + 1
+
+
+def test_a_front_door_that_the_server_has_not_is_an_error_and_leaves_nothing(
+    server: Server, empty_database: str
+) -> None:
+    if not server.embedded:
+        pytest.skip("this server may have Multicorn2")
+    done = run("install", "--dsn", empty_database, "--front-door", "multicorn")
+    assert done.returncode == 1
+    assert "multicorn" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert value(empty_database, "SELECT to_regnamespace('tinydancer')") is None
+
+
+def test_upgrade_of_a_database_without_the_schema_says_what_to_do(empty_database: str) -> None:
+    done = run("upgrade", "--dsn", empty_database)
+    assert done.returncode == 1
+    assert "not installed" in done.stderr
+    assert "tinydancer install" in done.stderr
+
+
+def test_the_engines_password_reaches_the_server_as_its_verifier_only(
+    server: Server, empty_database: str, tmp_path: Path
+) -> None:
+    secret = tmp_path / "engine password"
+    secret.write_text("correct horse battery staple\n")
+    done = run("install", "--dsn", empty_database, "--engine-password-file", secret)
+    assert done.returncode == 0, done.stderr
+    query = "SELECT rolpassword FROM pg_authid WHERE rolname = 'tinydancer_engine'"
+    assert str(value(empty_database, query)).startswith("SCRAM-SHA-256$")
+    assert "correct horse" not in done.stdout + done.stderr
+    if server.embedded:
+        assert "correct horse" not in server.embedded.daemon.log.read_text()
+
+
+def test_an_empty_password_file_is_refused(empty_database: str, tmp_path: Path) -> None:
+    secret = tmp_path / "nothing"
+    secret.write_text("\n")
+    done = run("install", "--dsn", empty_database, "--password-file", secret)
+    assert done.returncode == 1
+    assert "is empty" in done.stderr
+
+
+def test_the_native_front_door_is_built_where_it_is_asked_for(
+    server: Server, tmp_path: Path
+) -> None:
+    if not server.embedded:
+        pytest.skip("the headers of this server may not be there")
+    config = server.embedded.pg_config()
+    done = run("build-native", "--pg-config", config, "--into", tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert Path(done.stdout.strip()) == tmp_path / "tinydancer_fdw.so"
+    assert (tmp_path / "tinydancer_fdw.so").stat().st_size > 10_000
+
+
+def test_a_build_without_a_compiler_says_what_to_install(server: Server, tmp_path: Path) -> None:
+    if not server.embedded:
+        pytest.skip("the headers of this server may not be there")
+    config = server.embedded.pg_config()
+    done = run("build-native", "--pg-config", config, "--into", tmp_path, CC="no-such-compiler")
+    assert done.returncode == 1
+    assert "no-such-compiler" in done.stderr
+    assert "apt-get install gcc" in done.stderr
+    assert list(tmp_path.iterdir()) == []
