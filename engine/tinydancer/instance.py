@@ -27,9 +27,6 @@ if TYPE_CHECKING:
 DIMENSION = 384
 """Length of the default embedder's vectors."""
 
-SYSTEM_CACHE = Path("/var/cache")
-"""Where root keeps fetched models, for every account to read."""
-
 Report = Callable[[str], None]
 """Told of each step that may take a while."""
 
@@ -187,15 +184,6 @@ def engine_account() -> Account:
     return account if all(account.can("-r", path) for path in needed) else Account.current()
 
 
-def models_directory() -> Path:
-    """Where the engine that we start looks for fetched models."""
-    from tinydancer.embeddings.fetch import default_cache_dir
-
-    if os.geteuid() == 0 and "XDG_CACHE_HOME" not in os.environ:
-        return SYSTEM_CACHE / "tinydancer"
-    return default_cache_dir()
-
-
 def share_engine_directory(server: EmbeddedServer) -> None:
     """Let the engine write to the directory of its socket, and the server's group enter it."""
     directory = server.runtime / "engine"
@@ -342,11 +330,5 @@ def _engine_status(server: EmbeddedServer) -> dict[str, object]:
 
 
 def _environment() -> dict[str, str]:
-    """Ours, less what would lead the engine to another database.
-
-    Models that root has fetched lie where a system user can read them.
-    """
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("PG")}
-    if os.geteuid() == 0:
-        environment.setdefault("XDG_CACHE_HOME", str(SYSTEM_CACHE))
-    return environment
+    """Ours, less what would lead the engine to another database."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("PG")}

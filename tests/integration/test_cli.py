@@ -121,6 +121,23 @@ def test_ping_asks_the_engine_directly(data: Path) -> None:
     assert f"{socket}.gone" in failed.stderr
 
 
+def test_a_change_of_embedder_embeds_what_is_stored(data: Path) -> None:
+    insert = "INSERT INTO tinydancer.agents (name) VALUES ('one'), ('two') ON CONFLICT DO NOTHING"
+    succeed("psql", "--data", data, "--", "-c", insert)
+    told = succeed("reembed", "--data", data, "--embedder", "static")
+    assert told.startswith("Embedded 2 texts. The embedder is now static-")
+    embedded = "SELECT count(*) FROM tinydancer.agents WHERE embedding_source IS NOT NULL"
+    assert succeed("psql", "--data", data, "--", "-AtXc", embedded) == "2\n"
+
+
+def test_an_embedder_without_what_it_needs_is_refused_and_nothing_changes(data: Path) -> None:
+    failed = run("reembed", "--data", data, "--embedder", "openai", "--model", "m")
+    assert failed.returncode == 1
+    assert "needs a url" in failed.stderr
+    query = "SELECT embedder FROM tinydancer.settings"
+    assert succeed("psql", "--data", data, "--", "-AtXc", query) == "static\n"
+
+
 def test_down_stops_both_and_the_data_stays(data: Path) -> None:
     succeed("psql", "--data", data, "--", "-c", "CREATE TABLE IF NOT EXISTS public.kept (n int)")
     pids = json.loads(succeed("status", "--data", data, "--json"))

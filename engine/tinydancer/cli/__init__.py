@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 
 import click
@@ -20,6 +21,7 @@ COMMANDS = {
     "demo": "demo:demo",
     "install": "database:install",
     "upgrade": "database:upgrade",
+    "reembed": "database:reembed",
     "build-native": "database:build_native",
     "serve": "engine:serve",
     "ping": "engine:ping",
@@ -55,6 +57,9 @@ def tinydancer() -> None:
 
 def main() -> None:
     """Run the command; a failure is a message and a hint, and exit code 1 (2 for wrong usage)."""
+    if os.geteuid() == 0:
+        # What root fetches, the system user who runs the engine has to read.
+        os.environ.setdefault("XDG_CACHE_HOME", "/var/cache")
     try:
         sys.exit(tinydancer.main(prog_name="tinydancer", standalone_mode=False))
     except click.ClickException as error:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from tinydancer.cli.progress import steps
+from tinydancer.cli.options import FILE, data_option, running_instance, secret
+from tinydancer.cli.progress import counting, steps
 from tinydancer.embedded import ENGINE_ROLE
 from tinydancer.errors import NotReady
 from tinydancer.instance import DIMENSION, build_native_front_door
@@ -19,14 +21,13 @@ if TYPE_CHECKING:
 
     from tinydancer.store.front_doors import EngineAddress
 
+EMBEDDERS = ("static", "minilm", "cascade", "openai", "sentence-transformers")
 SOCKET = Path("/run/tinydancer/engine.sock")
-
-_File = click.Path(path_type=Path, dir_okay=False, exists=True)
 
 
 def _database(command: Callable[..., None]) -> Callable[..., None]:
     command = click.option(
-        "--password-file", type=_File, help="File with the password of the DSN's role."
+        "--password-file", type=FILE, help="File with the password of the DSN's role."
     )(command)
     return click.option("--dsn", required=True, help="The database, as its owner.")(command)
 
@@ -38,14 +39,6 @@ def connect(dsn: str, password_file: Path | None) -> psycopg.Connection:
     if password_file is None:
         return psycopg.connect(dsn, autocommit=True)
     return psycopg.connect(dsn, password=secret(password_file), autocommit=True)
-
-
-def secret(file: Path) -> str:
-    """The first line of a file."""
-    lines = file.read_text().splitlines()
-    if not lines or not lines[0]:
-        raise NotReady(f"{file} is empty", hint="Its first line is the secret.")
-    return lines[0]
 
 
 @click.command()
@@ -63,9 +56,9 @@ def secret(file: Path) -> str:
     help=f"Unix socket where the server finds the engine. [default: {SOCKET}]",
 )
 @click.option("--connect", "address", metavar="HOST:PORT", help="TCP address of the engine.")
-@click.option("--ca", type=_File, help="Certificates that the engine's TLS is checked against.")
-@click.option("--token-file", type=_File, help="File with the engine's token.")
-@click.option("--engine-password-file", type=_File, help=f"Lets {ENGINE_ROLE} log in with it.")
+@click.option("--ca", type=FILE, help="Certificates that the engine's TLS is checked against.")
+@click.option("--token-file", type=FILE, help="File with the engine's token.")
+@click.option("--engine-password-file", type=FILE, help=f"Lets {ENGINE_ROLE} log in with it.")
 @click.option("--dimension", default=DIMENSION, show_default=True, help="Length of all vectors.")
 def install(
     dsn: str,
@@ -123,7 +116,7 @@ def upgrade(dsn: str, password_file: Path | None) -> None:
 @click.command("build-native")
 @click.option(
     "--pg-config",
-    type=_File,
+    type=FILE,
     required=True,
     help="pg_config of the server; its development package must be there.",
 )
@@ -140,6 +133,58 @@ def build_native(pg_config: Path, into: Path | None) -> None:
         )
         into = Path(output.stdout.strip())
     click.echo(build_native_front_door(pg_config, into))
+
+
+@click.command()
+@click.option("--dsn", help="The database, as its owner. [default: that of `tinydancer up`]")
+@click.option("--password-file", type=FILE, help="File with the password of the DSN's role.")
+@data_option
+@click.option(
+    "--embedder", required=True, type=click.Choice(EMBEDDERS), help="What embeds from now on."
+)
+@click.option("--model", help="Its model, where it offers several.")
+@click.option("--url", help="Base address of an OpenAI-compatible service.")
+def reembed(
+    dsn: str | None,
+    password_file: Path | None,
+    directory: Path | None,
+    embedder: str,
+    model: str | None,
+    url: str | None,
+) -> None:
+    """Change the embedder: make every stored vector anew, then switch in one step.
+
+    May be interrupted at any moment and run again: it goes on where it stopped, and the old
+    embedder serves until the end. A service's key is read from the environment variable
+    TINYDANCER_EMBEDDER_API_KEY, or from the file that TINYDANCER_EMBEDDER_API_KEY_FILE names.
+    """
+    from psycopg.conninfo import make_conninfo
+
+    from tinydancer.server.engine import open_embedder
+    from tinydancer.store.database import Database
+    from tinydancer.store.reembed import Choice
+    from tinydancer.store.reembed import reembed as change
+    from tinydancer.store.settings import read_settings
+
+    if dsn is None:
+        dsn = running_instance(directory).server.dsn()
+    if password_file:
+        dsn = make_conninfo(dsn, password=secret(password_file))
+    database = Database(dsn)
+    with database.connection() as connection:
+        settings = read_settings(connection)
+    wanted = replace(settings, embedder=embedder, embedder_model=model, embedder_url=url)
+    with counting("Embedding", "texts") as progress:
+        new = open_embedder(wanted)
+        report = change(
+            database,
+            new,
+            Choice(embedder, model, url),
+            progress,
+        )
+    click.echo(f"Embedded {report.embedded:,} texts. The embedder is now {new.model}.")
+    if report.given_replaced:
+        click.echo(f"Vectors that had been given and are replaced: {report.given_replaced:,}.")
 
 
 def _let_engine_log_in(connection: psycopg.Connection[Any], password: str) -> None:

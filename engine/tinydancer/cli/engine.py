@@ -6,21 +6,19 @@ from pathlib import Path
 
 import click
 
-from tinydancer.cli.database import secret
+from tinydancer.cli.options import FILE, secret
 from tinydancer.errors import Unavailable
-
-_File = click.Path(path_type=Path, dir_okay=False, exists=True)
 
 
 @click.command()
 @click.option("--dsn", required=True, help="The database, as the engine's own role.")
-@click.option("--password-file", type=_File, help="File with that role's password.")
+@click.option("--password-file", type=FILE, help="File with that role's password.")
 @click.option("--socket", type=click.Path(path_type=Path), help="Unix socket to listen on.")
 @click.option("--listen", metavar="HOST:PORT", help="TCP address to listen on; needs a token.")
 @click.option("--group", help="Group that may connect to the socket.")
-@click.option("--token-file", type=_File, help="File with the token. [default: $TINYDANCER_TOKEN]")
-@click.option("--tls-certificate", type=_File, help="Certificate for TCP beyond this machine.")
-@click.option("--tls-key", type=_File, help="Its private key.")
+@click.option("--token-file", type=FILE, help="File with the token. [default: $TINYDANCER_TOKEN]")
+@click.option("--tls-certificate", type=FILE, help="Certificate for TCP beyond this machine.")
+@click.option("--tls-key", type=FILE, help="Its private key.")
 @click.option(
     "--max-connections",
     type=click.IntRange(min=1),
@@ -78,8 +76,8 @@ def serve(
 @click.command()
 @click.option("--socket", type=click.Path(path_type=Path), help="Unix socket of the engine.")
 @click.option("--connect", "address", metavar="HOST:PORT", help="TCP address of the engine.")
-@click.option("--ca", type=_File, help="Certificates that its TLS is checked against.")
-@click.option("--token-file", type=_File, help="File with its token.")
+@click.option("--ca", type=FILE, help="Certificates that its TLS is checked against.")
+@click.option("--token-file", type=FILE, help="File with its token.")
 def ping(
     socket: Path | None, address: str | None, ca: Path | None, token_file: Path | None
 ) -> None:

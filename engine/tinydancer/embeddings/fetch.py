@@ -6,6 +6,7 @@ import fcntl
 import hashlib
 import json
 import os
+import pwd
 import shutil
 import tempfile
 import zipfile
@@ -37,8 +38,9 @@ Progress = Callable[[int, int], None]
 
 def default_cache_dir() -> Path:
     """Where models are kept: $XDG_CACHE_HOME/tinydancer, or ~/.cache/tinydancer."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "tinydancer"
+    # HOME may be empty; the system knows better.
+    home = Path(os.environ.get("HOME") or pwd.getpwuid(os.geteuid()).pw_dir)
+    return Path(os.environ.get("XDG_CACHE_HOME") or home / ".cache") / "tinydancer"
 
 
 def minilm_directory(cache_dir: Path, wheel: PinnedFile = MINILM_WHEEL) -> Path:

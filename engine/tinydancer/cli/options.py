@@ -1,0 +1,49 @@
+"""Options that several commands have, and what they stand for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from tinydancer.embedded import default_directory
+from tinydancer.errors import NotReady
+from tinydancer.instance import Instance, existing_instance
+
+FILE = click.Path(path_type=Path, dir_okay=False, exists=True)
+
+data_option: Callable[[Callable[..., Any]], Callable[..., Any]] = click.option(
+    "--data",
+    "directory",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Directory of the data. [default: $TINYDANCER_DATA, or a place of yours]",
+)
+json_option: Callable[[Callable[..., Any]], Callable[..., Any]] = click.option(
+    "--json", "as_json", is_flag=True, help="Print JSON."
+)
+
+
+def data_directory(directory: Path | None) -> Path:
+    """The directory that --data names."""
+    return (directory or default_directory()).absolute()
+
+
+def running_instance(directory: Path | None) -> Instance:
+    """The instance of --data. Raises NotReady where its server does not run."""
+    instance = existing_instance(data_directory(directory))
+    if not instance.server.daemon.alive():
+        raise NotReady(
+            f"PostgreSQL does not run in {instance.server.directory}",
+            hint="Start it: tinydancer up",
+        )
+    return instance
+
+
+def secret(file: Path) -> str:
+    """The first line of a file."""
+    lines = file.read_text().splitlines()
+    if not lines or not lines[0]:
+        raise NotReady(f"{file} is empty", hint="Its first line is the secret.")
+    return lines[0]
