@@ -10,7 +10,7 @@ CREATE TABLE tinydancer.settings (
     embedding_model text,
     embedding_space text,
     default_output_tokens integer NOT NULL DEFAULT 256,
-    route_threshold double precision NOT NULL DEFAULT 0.35,
+    route_threshold double precision NOT NULL DEFAULT 0.125,
     route_index text NOT NULL DEFAULT 'auto',
     route_index_from integer NOT NULL DEFAULT 50000,
     route_index_ef_search integer NOT NULL DEFAULT 200,

@@ -6,9 +6,9 @@ DIR holds a folder a data set (clinc150, banking77) with train.jsonl.gz, and val
 oos_valid.jsonl.gz where there are such; test files are not read. It plays many small
 installations: some intents of a data set become routes, each with its name as description and
 none to 20 utterances; half of the queries belong to one of the routes and half to none. To the
-best match of each query, right or wrong, a logistic in similarity and margin is fitted, by Newton's
-method. Two thresholds are printed: the one that 95% of the right matches pass, and the one of the
-greatest F1. With --write the figures go into the package, beside those of other embedders.
+best match of each query, right or wrong, the logistic of semantic_routes.Calibration is fitted, by
+Newton's method. Two thresholds are printed: the one that 95% of the right matches pass, and the one
+of the greatest F1. With --write the figures go into the package, beside those of other embedders.
 
 Printed beside: the expected calibration error on the data set that was left out of the fit.
 """
@@ -27,14 +27,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinydancer.embeddings.base import Embedder, Vectors
-from tinydancer.embeddings.cosine import cosines
 from tinydancer.embeddings.select import EmbedderSettings, embedder_for
-from tinydancer.semantic_routes import CALIBRATIONS
+from tinydancer.semantic_routes import CALIBRATIONS, UNRELATED, Route, RouteTable
 
 Floats = NDArray[np.float64]
 
 INSTALLATIONS = 300
-ROUTES = (2, 60)
+ROUTES = (1, 60)
 UTTERANCES = (0, 20)
 QUERIES = 60
 BINS = 15
@@ -53,10 +52,11 @@ class Intents:
 
 @dataclass(frozen=True)
 class Matches:
-    """The best match of each query: its similarity, its margin, and whether it is right."""
+    """The best match of each query, and whether it is right; see semantic_routes.Calibration."""
 
     similarity: Floats
     margin: Floats
+    closeness: Floats
     right: NDArray[np.bool_]
     in_scope: NDArray[np.bool_]
 
@@ -108,32 +108,34 @@ def play(intents: Intents, installations: int) -> Matches:
 
 def _install(
     intents: Intents, labels: list[str], rng: np.random.Generator
-) -> tuple[Floats, Floats, NDArray[np.bool_], NDArray[np.bool_]]:
+) -> tuple[Floats, Floats, Floats, NDArray[np.bool_], NDArray[np.bool_]]:
     order = [labels[at] for at in rng.permutation(len(labels))]
     count = int(rng.integers(ROUTES[0], ROUTES[1] + 1))
-    routes, others = order[:count], order[count:]
-    vectors, starts = [], []
-    total = 0
+    chosen, others = order[:count], order[count:]
     utterances = int(rng.integers(UTTERANCES[0], UTTERANCES[1] + 1))
-    for label in routes:
-        found = intents.utterances[label]
-        picked = rng.permutation(len(found))[:utterances]
-        starts.append(total)
-        vectors += [intents.descriptions[label], found[picked]]
-        total += 1 + len(picked)
+    vectors, owners = [], []
+    for at, label in enumerate(chosen):
+        known = intents.utterances[label]
+        picked = rng.permutation(len(known))[:utterances]
+        vectors += [intents.descriptions[label], known[picked]]
+        owners += [at] * (1 + len(picked))
+    # The names are numbers of one width, so that the table keeps the routes in their order.
+    routes = [Route(f"{at:03}", label, "") for at, label in enumerate(chosen)]
+    table = RouteTable.build(routes, np.concatenate(vectors), np.array(owners))
     inside = rng.integers(count, size=QUERIES // 2)
-    queries = [_pick(intents.queries[routes[at]], rng) for at in inside]
+    queries = [_pick(intents.queries[chosen[at]], rng) for at in inside]
     for _ in range(QUERIES - len(queries)):
         stranger = len(intents.strangers) > 0 and rng.random() < 0.5
         pool = intents.strangers if stranger else intents.queries[others[rng.integers(len(others))]]
         queries.append(_pick(pool, rng))
-    found = np.maximum.reduceat(
-        cosines(np.array(queries), np.concatenate(vectors)), np.array(starts), axis=1
-    )
-    best = found.argmax(axis=1)
-    two = np.sort(found, axis=1)[:, -2:].astype(np.float64)
+    found = table.similarities(np.array(queries)).astype(np.float64)
+    best = found.max(axis=1)
+    # Padded twice: a second is there of a lone route too, and is never below what is unrelated.
+    padded = np.sort(np.pad(found, ((0, 0), (0, 2)), constant_values=UNRELATED), axis=1)
+    margin = best - padded[:, -2]
     truth = np.concatenate([inside, np.full(QUERIES - len(inside), -1)])
-    return two[:, 1], two[:, 1] - two[:, 0], best == truth, truth >= 0
+    right = found.argmax(axis=1) == truth
+    return best, margin, np.full(QUERIES, table.closeness), right, truth >= 0
 
 
 def _pick(vectors: Vectors, rng: np.random.Generator) -> Vectors:
@@ -142,13 +144,13 @@ def _pick(vectors: Vectors, rng: np.random.Generator) -> Vectors:
 
 
 def fit_logistic(matches: Matches) -> Floats:
-    """Intercept and weights of similarity and margin, by Newton's method from 0."""
-    X = np.stack([np.ones_like(matches.margin), matches.similarity, matches.margin], axis=1)
-    weights = np.zeros(3)
+    """Intercept and weights of similarity, margin and closeness, by Newton's method from 0."""
+    X = _inputs(matches)
+    weights = np.zeros(X.shape[1])
     for _ in range(50):
         p = 1 / (1 + np.exp(-X @ weights))
         # A touch of ridge keeps the step defined where the classes part cleanly.
-        hessian = (X * (p * (1 - p))[:, None]).T @ X + 1e-6 * np.eye(3)
+        hessian = (X * (p * (1 - p))[:, None]).T @ X + 1e-6 * np.eye(len(weights))
         step = np.linalg.solve(hessian, X.T @ (matches.right - p))
         weights += step
         if np.abs(step).max() < 1e-10:
@@ -156,9 +158,14 @@ def fit_logistic(matches: Matches) -> Floats:
     return weights
 
 
+def _inputs(matches: Matches) -> Floats:
+    ones = np.ones_like(matches.margin)
+    return np.stack([ones, matches.similarity, matches.margin, matches.closeness], axis=1)
+
+
 def calibration_error(weights: Floats, matches: Matches) -> float:
     """Expected calibration error over BINS equal bins (Naeini et al., 2015)."""
-    p = 1 / (1 + np.exp(-(weights[0] + weights[1:] @ [matches.similarity, matches.margin])))
+    p = 1 / (1 + np.exp(-_inputs(matches) @ weights))
     bins = np.minimum((p * BINS).astype(int), BINS - 1)
     gaps = [
         abs(matches.right[bins == at].mean() - p[bins == at].mean()) * (bins == at).mean()
@@ -212,6 +219,8 @@ def main() -> None:
         "intercept": round(float(weights[0]), 3),
         "similarity": round(float(weights[1]), 3),
         "margin": round(float(weights[2]), 3),
+        "closeness": round(float(weights[3]), 3),
+        "usual": round(float(everything.closeness.mean()), 3),
         "threshold": round(float(np.quantile(everything.similarity[everything.right], 0.05)), 2),
         "f1_threshold": threshold,
         "f1": round(f1, 4),

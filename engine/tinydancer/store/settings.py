@@ -25,7 +25,7 @@ class Settings:
     embedding_model: str | None = None
     embedding_space: str | None = None
     default_output_tokens: int = 256
-    route_threshold: float = 0.35
+    route_threshold: float = 0.125
     route_index: str = "auto"
     route_index_from: int = 50_000
     route_index_ef_search: int = 200

@@ -16,30 +16,34 @@ from tinydancer.evaluation.route_confidence import (
 )
 from tinydancer.semantic_routes import CALIBRATIONS, MODEL_FITTED, calibration
 
+ODDS = np.array([-4.0, 5.0, 3.0, -1.0])
 
-def matches(count: int, weights: list[float]) -> Matches:
+
+def matches(count: int, weights: np.ndarray) -> Matches:
     """Matches whose odds are known."""
     rng = np.random.default_rng(0)
     similarity, margin = rng.random(count), rng.random(count) / 2
-    p = 1 / (1 + np.exp(-(weights[0] + weights[1] * similarity + weights[2] * margin)))
-    return Matches(similarity, margin, rng.random(count) < p, np.ones(count, bool))
+    closeness = rng.random(count)
+    inputs = [np.ones(count), similarity, margin, closeness]
+    p = 1 / (1 + np.exp(-(weights @ np.array(inputs))))
+    return Matches(similarity, margin, closeness, rng.random(count) < p, np.ones(count, bool))
 
 
 def test_the_logistic_that_made_the_matches_is_found_again() -> None:
-    fitted = fit_logistic(matches(200_000, [-4.0, 5.0, 3.0]))
-    assert fitted.tolist() == pytest.approx([-4.0, 5.0, 3.0], abs=0.15)
+    fitted = fit_logistic(matches(200_000, ODDS))
+    assert fitted.tolist() == pytest.approx(ODDS.tolist(), abs=0.15)
 
 
 def test_true_odds_have_hardly_a_calibration_error_and_wrong_ones_do() -> None:
-    found = matches(50_000, [-4.0, 5.0, 3.0])
-    assert calibration_error(np.array([-4.0, 5.0, 3.0]), found) < 0.01
-    assert calibration_error(np.array([-1.0, 5.0, 3.0]), found) > 0.1
+    found = matches(50_000, ODDS)
+    assert calibration_error(ODDS, found) < 0.01
+    assert calibration_error(ODDS + np.array([3.0, 0.0, 0.0, 0.0]), found) > 0.1
 
 
 def test_the_threshold_of_the_greatest_f1_parts_right_from_wrong() -> None:
     similarity = np.array([0.9, 0.8, 0.7, 0.4, 0.3])
     right = np.array([True, True, True, False, False])
-    threshold, f1 = best_threshold(Matches(similarity, similarity, right, right))
+    threshold, f1 = best_threshold(Matches(similarity, similarity, similarity, right, right))
     assert 0.4 < threshold <= 0.7
     assert f1 == 1.0
 
@@ -65,4 +69,4 @@ def test_the_built_in_embedder_has_a_calibration_of_its_own() -> None:
     fit = "python -m tinydancer.evaluation.route_confidence --data DIR --write"
     assert StaticEmbedder.builtin().model in json.loads(CALIBRATIONS.read_text()), fit
     assert calibration("a model that nobody has fitted") == calibration(MODEL_FITTED)
-    assert 0 < calibration(MODEL_FITTED).confidence(0.7, 0.1) < 1
+    assert 0 < calibration(MODEL_FITTED).confidence(0.7, 0.1, None) < 1

@@ -16,7 +16,9 @@ from tinydancer.semantic_routes import (
 )
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=timezone.utc)
-CALIBRATION = Calibration(intercept=-4.0, similarity=6.0, margin=5.0, source="a test")
+CALIBRATION = Calibration(
+    intercept=-4.0, similarity=6.0, margin=5.0, closeness=-2.0, usual=0.5, source="a test"
+)
 MATCHING = Matching(3, None, NOON, 0.5, CALIBRATION)
 
 
@@ -118,19 +120,48 @@ def test_confidence_grows_with_similarity_and_with_the_margin_over_the_next() ->
     (weak,) = match((route("a"), 0.6), (route("b"), -0.1))
     assert alone.confidence > close[0].confidence > close[1].confidence
     assert alone.confidence > weak.confidence
-    assert alone.confidence == pytest.approx(CALIBRATION.confidence(0.8, 0.7))
 
 
 def test_the_margin_is_also_over_a_route_below_its_threshold() -> None:
     (found,) = match((route("a"), 0.8), (route("b", threshold=0.9), 0.75))
-    assert found.confidence == pytest.approx(CALIBRATION.confidence(0.8, 0.05), abs=1e-6)
+    table = RouteTable.build([route("a"), route("b")], unit(0.8, 0.75), np.array([0, 1]))
+    expected = CALIBRATION.confidence(0.8, 0.05, table.closeness)
+    assert found.confidence == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_lone_route_is_held_against_what_is_unrelated() -> None:
+    (found,) = match((route("a"), 0.6))
+    assert found.confidence == pytest.approx(CALIBRATION.confidence(0.6, 0.6, 0.0), abs=1e-6)
+
+
+def test_the_same_match_says_less_among_routes_that_are_close_to_each_other() -> None:
+    apart = RouteTable.build([route("a"), route("b")], unit(0.8, 0.0), np.array([0, 1]))
+    close = RouteTable.build(
+        [route("a"), route("b"), route("c")],
+        np.array([[0.8, 0.6, 0.0], [0.0, 0.1, 0.995], [0.0, 0.0, 1.0]], np.float32),
+        np.arange(3),
+    )
+    assert close.closeness > apart.closeness
+    (far,) = apart.match(QUERY, MATCHING)[0]
+    (near,) = close.match(np.array([[1, 0, 0]], np.float32), MATCHING)[0]
+    assert (near.similarity, near.route.name) == (far.similarity, far.route.name)
+    assert near.confidence < far.confidence
+
+
+def test_the_closeness_of_routes_is_the_mean_cosine_of_nearest_neighbours() -> None:
+    # Of three routes the second has two vectors, which are no neighbours of each other.
+    vectors = np.array([[1, 0, 0], [0, 1, 0], [0, 0.6, 0.8], [0, 0, 1]], np.float32)
+    table = RouteTable.build([route("a"), route("b"), route("c")], vectors, np.array([0, 1, 1, 2]))
+    # The nearest of another route: a to any 0, b's first to a or c 0, b's second to c 0.8, c 0.8.
+    assert table.closeness == pytest.approx((0 + 0 + 0.8 + 0.8) / 4)
+    assert RouteTable.build([route("a")], vectors[:1], np.array([0])).closeness == 0.0
 
 
 @given(st.floats(-1, 1), st.floats(-2, 2))
 def test_confidence_is_a_probability(similarity: float, margin: float) -> None:
-    steep = Calibration(-1e6, 1e7, 1e7, "a test")
-    assert 0.0 <= CALIBRATION.confidence(similarity, margin) <= 1.0
-    assert 0.0 <= steep.confidence(similarity, margin) <= 1.0
+    steep = Calibration(-1e6, 1e7, 1e7, 0.0, 0.5, "a test")
+    assert 0.0 <= CALIBRATION.confidence(similarity, margin, None) <= 1.0
+    assert 0.0 <= steep.confidence(similarity, margin, 0.5) <= 1.0
 
 
 similarities = st.lists(st.floats(-0.999, 0.999), min_size=1, max_size=12)
@@ -150,7 +181,8 @@ def test_a_search_elsewhere_gives_the_same_matches(
     (here,) = table.match(QUERY, how)
     cosines = table.similarities(QUERY)[0].tolist()
     found = sorted(zip(crowd, cosines, strict=True), key=lambda pair: (-pair[1], pair[0].name))
-    assert table.match_found(iter(found), how) == here
+    there = table.match_found(iter(found), how)
+    assert [(m.route, m.similarity) for m in there] == [(m.route, m.similarity) for m in here]
 
 
 def test_a_search_elsewhere_is_read_no_further_than_it_matters() -> None:
