@@ -24,6 +24,8 @@ from tinydancer.errors import BudgetExceeded, InvalidInput, NotReady, NumberOutO
 Doubles = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 SLACK = 1e-9
+MOST_ASSUMED = 1e9
+"""Requests a category that are assumed at most, where next to nothing is charged for one."""
 TIE = 1e-5
 """Quality that the dearest request costs in the objective: of equal plans the cheaper one wins."""
 
@@ -275,7 +277,7 @@ def _assumed_demand(market: Market, eligible: Mask, budget: float) -> Doubles:
     k = len(market.categories)
     mean_costs = (market.cost * eligible).sum(axis=1) / eligible.sum(axis=1)
     total = float(mean_costs.sum())
-    affordable = budget / total if total > 0 else 1.0
+    affordable = budget / max(total, budget / MOST_ASSUMED) if total > 0 else 1.0
     room = np.where(eligible.any(axis=0), market.capacity, 0.0).sum() / k
     return np.full(k, min(affordable, float(room)))
 
