@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
 
 import click
@@ -71,6 +73,10 @@ def serve(
             log_texts=log_texts,
         )
     )
+    # Nothing is left to be saved, and Python would free a large snapshot object by object.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
 
 
 @click.command()

@@ -10,7 +10,6 @@ import logging
 import os
 import signal
 import sys
-import threading
 
 from tinydancer import __version__
 from tinydancer.server import log
@@ -23,6 +22,7 @@ from tinydancer.settings import EngineSettings
 # A scan waits for at most this long while another one computes: many short turns, for the many
 # front doors that ask at once. (Python's own 5 ms would be ten times a scan.)
 _SWITCH_SECONDS = 0.0005
+_END = (signal.SIGTERM, signal.SIGINT)
 
 
 def run(settings: EngineSettings) -> None:
@@ -34,9 +34,8 @@ def run(settings: EngineSettings) -> None:
     log.start()
     sys.setswitchinterval(_SWITCH_SECONDS)
     metrics = Metrics()
-    told = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: told.set())
+    # Blocked in every thread started from here on, and waited for by this one.
+    signal.pthread_sigmask(signal.SIG_BLOCK, _END)
     with Engine(settings.dsn, metrics) as engine:
         server = Server(listen(settings), settings, metrics, engine.open_session)
         server.start()
@@ -46,7 +45,7 @@ def run(settings: EngineSettings) -> None:
         log.event(
             logging.INFO, "started", version=__version__, pid=os.getpid(), address=server.address
         )
-        told.wait()
+        signal.sigwait(_END)
         log.event(logging.INFO, "stopping")
         server.stop()
         if stop_metrics is not None:
