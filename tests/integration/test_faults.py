@@ -71,10 +71,21 @@ def restarted(installation: Installation) -> Iterator[Callable[[], None]]:
     start()
 
 
+def stop(pid: int) -> None:
+    """Stops a process, and returns when all of its threads have."""
+    os.kill(pid, signal.SIGSTOP)
+    threads = Path(f"/proc/{pid}/task")
+    while any(
+        (thread / "stat").read_text().rpartition(")")[2].split()[0] != "T"
+        for thread in threads.iterdir()
+    ):
+        time.sleep(0.001)
+
+
 @contextmanager
 def stopped(pid: int) -> Iterator[None]:
     """The engine hangs: it is there, and does nothing."""
-    os.kill(pid, signal.SIGSTOP)
+    stop(pid)
     try:
         yield
     finally:
@@ -217,7 +228,7 @@ def test_an_engine_killed_during_a_scan_is_an_error_then_service_again(
 ) -> None:
     backend = agents.info.backend_pid
     ask(agents)
-    os.kill(engine_pid, signal.SIGSTOP)  # so that the scan is under way for sure
+    stop(engine_pid)  # so that the scan is under way for sure
     killer = threading.Timer(0.3, os.kill, [engine_pid, signal.SIGKILL])
     killer.start()
     with pytest.raises(psycopg.Error) as caught:
@@ -364,7 +375,7 @@ def test_sigterm_lets_the_scan_under_way_finish(
         os.kill(engine_pid, signal.SIGTERM)
         os.kill(engine_pid, signal.SIGCONT)
 
-    os.kill(engine_pid, signal.SIGSTOP)  # so that the scan has been asked for when it ends
+    stop(engine_pid)  # so that the scan has been asked for when it ends
     timer = threading.Timer(1.0, terminate)
     timer.start()
     query = "SELECT request FROM route_decisions WHERE request = ANY(%s)"

@@ -8,7 +8,7 @@ import os
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
 from functools import partial
 from types import TracebackType
@@ -124,8 +124,10 @@ class Engine:
             inputs = (Input(table.key, EQUALS, "warm-up"),) if table.key else ()
             columns = tuple(column.name for column in table.columns)
             # What can't be answered yet (no classifier is active) says so to whoever asks.
+            scan = Scan(table.name, columns, inputs)
             with suppress(TinyDancerError):
-                for _ in session.scan(Scan(table.name, columns, inputs)):
+                # Nobody's request counts towards no route's rate.
+                for _ in answer(replace(session.context(scan), rates=None), scan):
                     pass
 
     def settle(self, snapshot: Snapshot) -> None:
@@ -155,8 +157,12 @@ class EngineSession:
 
     def scan(self, scan: Scan) -> Iterator[Row]:
         """The rows of a scan. Raises TinyDancerError, some of them not before the first row."""
+        return answer(self.context(scan), scan)
+
+    def context(self, scan: Scan) -> Context:
+        """What a scan goes by. Raises Unavailable where the database can't be reached."""
         snapshot, embedder = self._read(scan)
-        context = Context(
+        return Context(
             snapshot=snapshot,
             embedder=embedder,
             now=datetime.now(timezone.utc),
@@ -165,7 +171,6 @@ class EngineSession:
             route_search=self._engine.route_search(snapshot),
             rates=self._engine.rates,
         )
-        return answer(context, scan)
 
     def _read(self, scan: Scan) -> tuple[Snapshot, Embedder]:
         if scan.statement and scan.statement == self._statement and self._snapshot is not None:

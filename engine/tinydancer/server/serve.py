@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import socket
 import sys
 
 from tinydancer import __version__
@@ -22,7 +23,16 @@ from tinydancer.settings import EngineSettings
 # A scan waits for at most this long while another one computes: many short turns, for the many
 # front doors that ask at once. (Python's own 5 ms would be ten times a scan.)
 _SWITCH_SECONDS = 0.0005
-_END = (signal.SIGTERM, signal.SIGINT)
+
+
+def _told_to_end() -> socket.socket:
+    """A socket that becomes readable when SIGTERM or SIGINT comes, to whichever thread."""
+    told, tell = socket.socketpair()
+    tell.setblocking(False)
+    signal.set_wakeup_fd(tell.detach())
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)
+    return told
 
 
 def run(settings: EngineSettings) -> None:
@@ -34,8 +44,7 @@ def run(settings: EngineSettings) -> None:
     log.start()
     sys.setswitchinterval(_SWITCH_SECONDS)
     metrics = Metrics()
-    # Blocked in every thread started from here on, and waited for by this one.
-    signal.pthread_sigmask(signal.SIG_BLOCK, _END)
+    told = _told_to_end()
     with Engine(settings.dsn, metrics) as engine:
         server = Server(listen(settings), settings, metrics, engine.open_session)
         server.start()
@@ -45,7 +54,7 @@ def run(settings: EngineSettings) -> None:
         log.event(
             logging.INFO, "started", version=__version__, pid=os.getpid(), address=server.address
         )
-        signal.sigwait(_END)
+        told.recv(1)
         log.event(logging.INFO, "stopping")
         server.stop()
         if stop_metrics is not None:
