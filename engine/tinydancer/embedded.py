@@ -14,6 +14,7 @@ calls (peer authentication), and only the user who made the directory may be a d
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
 import importlib.util
 import os
@@ -27,6 +28,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 from tinydancer.errors import InvalidInput, NotReady
 from tinydancer.processes import Account, Daemon, account_name
@@ -113,7 +115,8 @@ class EmbeddedServer:
 
     def dsn(self, *, user: str = SUPERUSER, database: str = DATABASE) -> str:
         """The connection string of a role."""
-        return f"postgresql://{user}@/{database}?host={self.socket_directory}&port=5432"
+        host = quote(str(self.socket_directory), safe="/")
+        return f"postgresql://{quote(user)}@/{quote(database)}?host={host}&port=5432"
 
     def program(self, name: str) -> Path:
         """The path of one of the server's programs: psql, pg_dump, ..."""
@@ -161,12 +164,14 @@ class EmbeddedServer:
     def stop(self) -> None:
         """Stop the server; a no-op where it does not run."""
         self.daemon.stop(_STOP_SIGNALS)
+        link = self.directory / "run"
+        if link.is_symlink():
+            shutil.rmtree(self.runtime, ignore_errors=True)
+            link.unlink()
 
     def remove(self) -> None:
         """Stop the server and delete its directory with all data."""
         self.stop()
-        with suppress(FileNotFoundError):
-            shutil.rmtree(self.runtime)
         shutil.rmtree(self.directory)
 
     def connect(self, *, user: str = SUPERUSER, database: str = DATABASE) -> psycopg.Connection:
@@ -176,7 +181,7 @@ class EmbeddedServer:
         return psycopg.connect(self.dsn(user=user, database=database), autocommit=True)
 
     def _launch(self) -> None:
-        settings = [f"unix_socket_directories={self.socket_directory}"]
+        settings = [f'unix_socket_directories="{self.socket_directory}"']
         settings += _THROWAWAY if self.throwaway else ()
         arguments = [argument for setting in settings for argument in ("-c", setting)]
         self.daemon.start(
@@ -262,7 +267,7 @@ class EmbeddedServer:
             if _is_ours(link.readlink()):
                 return
             link.unlink()
-        runtime = _new_runtime_directory()
+        runtime = _new_runtime_directory(self.directory)
         for name in ("postgres", "engine"):
             (runtime / name).mkdir()
         if os.geteuid() == 0:
@@ -369,16 +374,22 @@ def _prepare(directory: Path, account: Account) -> Path:
     return place
 
 
-def _new_runtime_directory() -> Path:
+def _new_runtime_directory(directory: Path) -> Path:
+    """A short one for the sockets of `directory`, of the same name each time where that is free."""
     if os.geteuid() == 0:
         SYSTEM_RUN.mkdir(mode=0o755, exist_ok=True)
         bases = [SYSTEM_RUN]
     else:
         bases = [Path(os.environ.get("XDG_RUNTIME_DIR") or "/nonexistent"), Path("/tmp")]  # noqa: S108
+    name = f"td-{hashlib.sha256(os.fsencode(directory)).hexdigest()[:12]}"
     for base in bases:
-        room = _MAX_SOCKET_PATH - len(os.fsencode(base)) - len(_LONGEST_SOCKET_NAME) - 12
-        if room >= 0 and " " not in str(base) and os.access(base, os.W_OK | os.X_OK):
-            return Path(tempfile.mkdtemp(prefix="td-", dir=base))
+        longest = len(os.fsencode(base / name / _LONGEST_SOCKET_NAME))
+        if longest > _MAX_SOCKET_PATH or not os.access(base, os.W_OK | os.X_OK):
+            continue
+        with suppress(FileExistsError):
+            (base / name).mkdir(mode=0o700)
+            return base / name
+        return Path(tempfile.mkdtemp(prefix="td-", dir=base))
     raise NotReady(f"can't make a directory for sockets in {' or '.join(map(str, bases))}")
 
 

@@ -132,6 +132,36 @@ def test_the_data_outlives_a_stop_and_a_start(place: Path) -> None:
     assert not server.directory.exists()
 
 
+def test_its_sockets_are_gone_with_it_and_back_at_the_same_path(place: Path) -> None:
+    server = open_server(place / "steady", throwaway=True)
+    try:
+        server.initialize()
+        server.start()
+        before = server.dsn()
+        runtime = server.runtime
+        server.stop()
+        assert not runtime.exists()
+        server.start()
+        assert server.dsn() == before
+    finally:
+        server.remove()
+
+
+@pytest.mark.skipif(ROOT, reason="root has a place of the system's own")
+def test_a_runtime_directory_of_the_users_own_may_have_spaces(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(place))
+    server = open_server(place / "spaced", throwaway=True)
+    try:
+        server.initialize()
+        server.start()
+        assert place in server.runtime.parents
+        assert value(server, "SELECT 1") == 1
+    finally:
+        server.remove()
+
+
 def test_a_version_that_there_is_not_is_refused(place: Path) -> None:
     server = open_server(place / "unknown")
     with pytest.raises(InvalidInput, match="no embedded PostgreSQL 12") as caught:
