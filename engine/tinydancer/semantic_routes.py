@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinydancer.embeddings.base import Vectors
+from tinydancer.embeddings.cascade import margins_of
 from tinydancer.embeddings.cosine import cosines
 from tinydancer.errors import NotReady
 
@@ -186,6 +187,14 @@ class RouteTable:
         found = self.similarities(self.vectors[sample])
         found[np.arange(len(sample)), np.searchsorted(self.starts, sample, side="right") - 1] = -1.0
         return float(found.max(axis=1).mean())
+
+    def margins(self, queries: Vectors, default_threshold: float) -> Similarities:
+        """(n,) how clear each query's match is: how far the best similarity is from the next one,
+        and from the threshold that parts it from no match at all; the smaller of the two.
+        """
+        similarities = self.similarities(queries)
+        from_threshold = np.abs((similarities - self.least(default_threshold)).max(axis=1))
+        return np.asarray(np.minimum(margins_of(similarities), from_threshold))
 
     def match(self, queries: Vectors, matching: Matching) -> list[list[Match]]:
         """For each query (unit rows) the routes it means, best first; none where none fits."""

@@ -75,6 +75,11 @@ class CascadeEmbedder:
         """Those of them that the accurate encoder took over."""
         return self._escalated
 
+    @property
+    def accurate(self) -> Embedder:
+        """The encoder of what is stored and of what is in doubt."""
+        return self._accurate
+
     def embed(self, texts: Sequence[str]) -> Vectors:
         """(n, dimension) float32 by the accurate encoder, rows of unit length."""
         return self._accurate.embed(texts)
@@ -103,6 +108,21 @@ class CascadeEmbedder:
     def count_tokens(self, texts: Sequence[str]) -> NDArray[np.int64]:
         """(n,) tokens of each text."""
         return self._quick.count_tokens(texts)
+
+
+def embed_requests(embedder: Embedder, texts: Sequence[str], margin: Margin) -> Vectors:
+    """(n, dimension) float32 of requests: by a cascade with this margin, by any other as it is."""
+    if isinstance(embedder, CascadeEmbedder):
+        return embedder.embed_with_margin(texts, margin).vectors
+    return embedder.embed(texts)
+
+
+def margins_of(scores: NDArray[np.floating]) -> NDArray[np.floating]:
+    """(n, choices) scores → (n,) the best less the second; infinite where there is no second."""
+    if scores.shape[1] < 2:
+        return np.full(len(scores), np.inf)
+    best = np.partition(scores, -2, axis=1)[:, -2:]
+    return np.asarray(best[:, 1] - best[:, 0])
 
 
 def threshold_for_share(margins: NDArray[np.floating], share: float) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tinydancer.embeddings.base import Embedder
@@ -61,6 +61,28 @@ def embedder_for(settings: EmbedderSettings) -> Embedder:
             hint="choose an embedder of that dimension, or install with another",
         )
     return made
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What an embedder has done since it was made: texts found in its cache and texts that were
+    not, requests that a cascade embedded, and those of them that the accurate encoder took over.
+    """
+
+    cache_hits: int = 0
+    cache_misses: int = 0
+    cascaded: int = 0
+    escalated: int = 0
+
+
+def usage(embedder: Embedder) -> Usage:
+    """The figures of an embedder that `embedder_for` made."""
+    if isinstance(embedder, CascadeEmbedder):
+        behind = usage(embedder.accurate)
+        return replace(behind, cascaded=embedder.total, escalated=embedder.escalated)
+    if isinstance(embedder, CachedEmbedder):
+        return Usage(cache_hits=embedder.hits, cache_misses=embedder.misses)
+    return Usage()
 
 
 def read_api_key() -> str:

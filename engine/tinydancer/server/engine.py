@@ -18,7 +18,13 @@ from numpy.typing import NDArray
 
 from tinydancer import __version__
 from tinydancer.embeddings.base import Embedder, Vectors
-from tinydancer.embeddings.select import EmbedderSettings, embedder_for, read_api_key
+from tinydancer.embeddings.select import (
+    EmbedderSettings,
+    Usage,
+    embedder_for,
+    read_api_key,
+    usage,
+)
 from tinydancer.errors import TinyDancerError, Unavailable
 from tinydancer.semantic_routes import RouteSearch
 from tinydancer.server import log
@@ -37,8 +43,9 @@ from tinydancer_fdw.frames import EQUALS, PROTOCOL, Input, Row, Scan
 # Embedded while the question of freshness travels: no more than fits into that time.
 _AHEAD_TEXTS = 16
 _AHEAD_CHARACTERS = 4096
-# Texts that cost money to embed are not embedded before the scan has been checked.
-_REMOTE_EMBEDDERS = frozenset({"openai"})
+# Texts that cost money to embed are not embedded before the scan has been checked; a cascade
+# needs to know what a text is compared with.
+_NOT_AHEAD = frozenset({"openai", "cascade"})
 # Collections by Python's cycle collector cost a scan milliseconds where they walk a large heap:
 # what a snapshot holds is taken out of its sight, and it looks at the rest less often.
 _GC_THRESHOLDS = (20_000, 20, 50)
@@ -85,7 +92,7 @@ class Engine:
 
     def status(self) -> Status:
         """The engine as engine_status shows it."""
-        figures = self._metrics.read()
+        figures, embedding = self._metrics.read(), self.usage()
         return Status(
             version=__version__,
             protocol=PROTOCOL,
@@ -96,7 +103,14 @@ class Engine:
             latency_p50_ms=figures.latency_p50_ms,
             latency_p95_ms=figures.latency_p95_ms,
             latency_p99_ms=figures.latency_p99_ms,
+            cache_hits=embedding.cache_hits,
+            cache_misses=embedding.cache_misses,
         )
+
+    def usage(self) -> Usage:
+        """What the embedder of the snapshot in memory has done."""
+        snapshot = self._snapshots.latest
+        return usage(snapshot.embedder) if snapshot is not None else Usage()
 
     def snapshot_and_embedder(self, texts: list[str]) -> tuple[Snapshot, Embedder]:
         """A snapshot with all that is committed by now, and its embedder.
@@ -232,7 +246,7 @@ def _embed_ahead(snapshot: Snapshot | None, texts: list[str]) -> Ahead | None:
         snapshot is None
         or not 0 < len(texts) <= _AHEAD_TEXTS
         or max(map(len, texts)) > _AHEAD_CHARACTERS
-        or snapshot.settings.embedder in _REMOTE_EMBEDDERS
+        or snapshot.settings.embedder in _NOT_AHEAD
     ):
         return None
     try:

@@ -9,6 +9,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from tinydancer.embeddings.select import Usage
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -76,8 +78,12 @@ def _quantile(ordered: list[float], at: float) -> float | None:
     return ordered[rank] * 1000
 
 
-def serve_prometheus(port: int, read: Callable[[], Figures]) -> tuple[int, Callable[[], None]]:
+def serve_prometheus(
+    port: int, read: Callable[[], Figures], usage: Callable[[], Usage]
+) -> tuple[int, Callable[[], None]]:
     """Serves the figures as Prometheus text on 127.0.0.1; returns the port and what stops it.
+
+    Counts of the embedder begin again when the settings change it.
 
     Raises ImportError where the extra `metrics` is not installed.
     """
@@ -107,6 +113,14 @@ def serve_prometheus(port: int, read: Callable[[], Figures]) -> tuple[int, Calla
                 if value is not None:
                     latency.add_metric([str(at)], value / 1000)
             yield latency
+            used = usage()
+            for name, what, value in (
+                ("cache_hits", "Texts whose vectors were in the cache.", used.cache_hits),
+                ("cache_misses", "Texts that had to be embedded.", used.cache_misses),
+                ("cascaded", "Requests that a cascade embedded.", used.cascaded),
+                ("escalated", "Those that its accurate encoder took over.", used.escalated),
+            ):
+                yield CounterMetricFamily(f"tinydancer_embeddings_{name}", what, value)
 
     registry = CollectorRegistry()
     registry.register(Scans())

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 
 from tinydancer.agents import fit
 from tinydancer.agents.cost import output_tokens
 from tinydancer.agents.registry import Floats
+from tinydancer.embeddings.base import Vectors
+from tinydancer.embeddings.cascade import embed_requests, margins_of
 from tinydancer.explanation import Evidence, Explainer
 from tinydancer.policies import POLICIES
 from tinydancer.router import Constraints, Decisions, barriers, decide, estimate
@@ -58,17 +61,9 @@ def _decide(
     similarity = lifts = fits = None
     # A decision by cost alone needs no vector.
     if len(agents) and (policy.wants_fit or "similarity" in columns or "explanation" in columns):
-        vectors = context.embedder.embed(texts)
-        similarity = fit.similarity(vectors, agents)
-        lifts = fit.lifts(
-            vectors,
-            agents,
-            routes,
-            user_tier=question.text("user_tier"),
-            now=context.now,
-            default_threshold=settings.route_threshold,
-            search=context.route_search,
-        )
+        suit = partial(_suit, context, question)
+        vectors = embed_requests(context.embedder, texts, lambda v: margins_of(fit.fit(*suit(v))))
+        similarity, lifts = suit(vectors)
         fits = fit.fit(similarity, lifts)
     estimates = estimate(agents, tokens_in, tokens_out, fits)
     constraints = _constraints(question)
@@ -85,6 +80,23 @@ def _decide(
         unknown=tuple(name for name in constraints.excluded_agents if name not in agents.positions),
     )
     return decisions, evidence
+
+
+def _suit(
+    context: Context, question: Question, vectors: Vectors
+) -> tuple[Floats, fit.Lifts | None]:
+    """How near each request is to each agent, and what routes lend to that."""
+    agents = context.snapshot.agents
+    lifts = fit.lifts(
+        vectors,
+        agents,
+        context.snapshot.routes,
+        user_tier=question.text("user_tier"),
+        now=context.now,
+        default_threshold=context.snapshot.settings.route_threshold,
+        search=context.route_search,
+    )
+    return fit.similarity(vectors, agents), lifts
 
 
 def _constraints(question: Question) -> Constraints:

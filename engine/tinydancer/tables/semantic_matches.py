@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 
+from tinydancer.embeddings.cascade import embed_requests
 from tinydancer.errors import NotReady
 from tinydancer.semantic_routes import Match, Matching, calibration
 from tinydancer.tables import text
@@ -58,14 +60,16 @@ def _match(context: Context, question: Question, texts: Sequence[str]) -> list[l
         calibration=calibration(context.embedder.model),
         rates=context.rates,
     )
-    queries = context.embedder.embed(texts)
     if not routes.searched_elsewhere:
+        margins = partial(routes.margins, default_threshold=settings.route_threshold)
+        queries = embed_requests(context.embedder, texts, margins)
         return routes.match(queries, matching)
     if context.route_search is None:
         raise NotReady(
             f"{len(routes)} routes are kept in the database only, but nothing searches it here",
             hint="UPDATE tinydancer.settings SET route_index = 'exact' keeps them in memory.",
         )
+    queries = context.embedder.embed(texts)
     return [routes.match_found(found, matching) for found in context.route_search(queries)]
 
 

@@ -11,7 +11,12 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from tinydancer.embeddings.base import Vectors
-from tinydancer.embeddings.cascade import CascadeEmbedder, threshold_for_share
+from tinydancer.embeddings.cascade import (
+    CascadeEmbedder,
+    embed_requests,
+    margins_of,
+    threshold_for_share,
+)
 from tinydancer.errors import InvalidInput
 
 
@@ -114,6 +119,22 @@ def test_a_threshold_that_is_none_is_refused(
 ) -> None:
     with pytest.raises(InvalidInput, match="threshold must be 0 or more"):
         CascadeEmbedder(quick, accurate, threshold)
+
+
+def test_requests_go_through_a_cascade_and_straight_to_any_other_encoder(
+    quick: Letters, accurate: Letters
+) -> None:
+    cascade = CascadeEmbedder(quick, accurate, 0.5)
+    np.testing.assert_allclose(embed_requests(cascade, ["cherry"], margin), [[0, 1]])
+    np.testing.assert_allclose(embed_requests(quick, ["cherry"], margin), [[0.8, 0.6]])
+    assert (cascade.total, cascade.escalated) == (1, 1)
+
+
+def test_a_margin_is_the_best_score_less_the_second() -> None:
+    scores = np.array([[0.1, 0.9, 0.4], [0.5, 0.5, 0.0]])
+    np.testing.assert_allclose(margins_of(scores), [0.5, 0.0])
+    assert margins_of(scores[:, :1]).tolist() == [np.inf, np.inf]
+    assert margins_of(scores[:, :0]).tolist() == [np.inf, np.inf]
 
 
 @given(

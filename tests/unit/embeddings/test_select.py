@@ -5,15 +5,19 @@ from __future__ import annotations
 import importlib.util
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tinydancer.embeddings.cache import CachedEmbedder
+from tinydancer.embeddings.cascade import CascadeEmbedder
 from tinydancer.embeddings.select import (
     KEY_FILE_VARIABLE,
     KEY_VARIABLE,
     EmbedderSettings,
+    Usage,
     embedder_for,
     read_api_key,
+    usage,
 )
 from tinydancer.embeddings.static import StaticEmbedder
 from tinydancer.errors import InvalidInput, NotReady
@@ -27,6 +31,20 @@ def test_the_default_is_the_static_table_behind_a_cache() -> None:
 
 def test_without_a_cache_the_embedder_stands_alone() -> None:
     assert isinstance(embedder_for(EmbedderSettings(cache=0)), StaticEmbedder)
+
+
+def test_what_an_embedder_has_done_is_counted() -> None:
+    # given the static table behind a cache, as the accurate half of a cascade
+    cached = embedder_for(EmbedderSettings())
+    cascade = CascadeEmbedder(StaticEmbedder.builtin(), cached, 2.0)
+    # when a request is in doubt, and a text is stored twice
+    cascade.embed_with_margin(["refund"], lambda vectors: np.zeros(len(vectors)))
+    cascade.embed(["order", "order"])
+    cascade.embed(["order"])
+    # then each is counted where it happened
+    assert usage(cascade) == Usage(cache_hits=1, cache_misses=3, cascaded=1, escalated=1)
+    assert usage(cached) == Usage(cache_hits=1, cache_misses=3)
+    assert usage(StaticEmbedder.builtin()) == Usage()
 
 
 @pytest.mark.parametrize("kind", ["minilm", "cascade"])

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tinydancer.embeddings.select import Usage
 from tinydancer.server.metrics import LAST_SCANS, Metrics, serve_prometheus
 
 
@@ -51,7 +52,8 @@ def test_prometheus_reads_what_was_counted() -> None:
     metrics = Metrics()
     metrics.scanned(0.002, failed=True)
     metrics.connected(3)
-    port, stop = serve_prometheus(0, metrics.read)
+    used = Usage(cache_hits=4, cache_misses=5, cascaded=6, escalated=2)
+    port, stop = serve_prometheus(0, metrics.read, lambda: used)
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as answer:
             text = answer.read().decode()
@@ -60,4 +62,6 @@ def test_prometheus_reads_what_was_counted() -> None:
     assert "tinydancer_scans_total 1.0" in text
     assert "tinydancer_scan_errors_total 1.0" in text
     assert "tinydancer_connections 3.0" in text
+    assert "tinydancer_embeddings_cache_hits_total 4.0" in text
+    assert "tinydancer_embeddings_escalated_total 2.0" in text
     assert 'tinydancer_scan_seconds{quantile="0.5"} 0.002' in text
