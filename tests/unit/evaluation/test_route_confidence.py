@@ -69,4 +69,5 @@ def test_the_built_in_embedder_has_a_calibration_of_its_own() -> None:
     fit = "python -m tinydancer.evaluation.route_confidence --data DIR --write"
     assert StaticEmbedder.builtin().model in json.loads(CALIBRATIONS.read_text()), fit
     assert calibration("a model that nobody has fitted") == calibration(MODEL_FITTED)
-    assert 0 < calibration(MODEL_FITTED).confidence(0.7, 0.1, None) < 1
+    for model in json.loads(CALIBRATIONS.read_text()):
+        assert 0 < calibration(model).confidence(0.6, 0.1, None) < 1
