@@ -81,7 +81,7 @@ BEGIN
     FOR watched IN
         SELECT * FROM (VALUES
             ('agents', 'agents'), ('routes', 'routes'), ('route_utterances', 'routes'),
-            ('settings', 'settings')
+            ('settings', 'settings'), ('models', 'models')
         ) AS tables (name, part)
     LOOP
         EXECUTE format(

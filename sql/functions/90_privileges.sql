@@ -9,22 +9,25 @@ GRANT USAGE ON SCHEMA tinydancer
 
 GRANT SELECT ON
     tinydancer.migrations, tinydancer.settings, tinydancer.agents, tinydancer.routes,
-    tinydancer.route_utterances, tinydancer.route_usage, tinydancer.changes
+    tinydancer.route_utterances, tinydancer.route_usage, tinydancer.changes,
+    tinydancer.labelled_requests, tinydancer.models, tinydancer.model_activations
 TO tinydancer_reader, tinydancer_router, tinydancer_admin, tinydancer_engine;
 
 GRANT INSERT, UPDATE, DELETE, TRUNCATE ON
-    tinydancer.agents, tinydancer.routes, tinydancer.route_utterances
+    tinydancer.agents, tinydancer.routes, tinydancer.route_utterances,
+    tinydancer.labelled_requests, tinydancer.models, tinydancer.model_activations
 TO tinydancer_admin;
 GRANT UPDATE ON tinydancer.settings TO tinydancer_admin;
 GRANT DELETE ON tinydancer.route_usage TO tinydancer_admin;
 -- A change of embedder is an administrator's command.
 GRANT SELECT, INSERT, UPDATE, DELETE ON tinydancer.staged_embeddings TO tinydancer_admin;
 
-GRANT SELECT ON tinydancer.agent_listing, tinydancer.route_listing
+GRANT SELECT ON tinydancer.agent_listing, tinydancer.route_listing, tinydancer.model_listing
 TO tinydancer_reader, tinydancer_router, tinydancer_admin;
 GRANT EXECUTE ON FUNCTION
     tinydancer.ruvector_list_agents(boolean), tinydancer.ruvector_get_agent(text),
-    tinydancer.ruvector_list_routes(boolean), tinydancer.agent_missing(text)
+    tinydancer.ruvector_list_routes(boolean), tinydancer.ruvector_list_models(text),
+    tinydancer.agent_missing(text)
 TO tinydancer_reader, tinydancer_router, tinydancer_admin;
 -- What a router asks goes through the foreign tables, whose privileges stand beside them.
 DO $$
@@ -57,6 +60,11 @@ GRANT UPDATE (embedding, embedding_model, embedding_space, embedding_source) ON
 TO tinydancer_engine;
 GRANT UPDATE (embedding_model, embedding_space) ON tinydancer.settings TO tinydancer_engine;
 GRANT INSERT, UPDATE ON tinydancer.route_usage TO tinydancer_engine;
+-- It trains models; switching one on is a person's decision.
+GRANT INSERT (kind, name, state, weights, embedding_space, metrics, training, seed, parents, message)
+    ON tinydancer.models TO tinydancer_engine;
+GRANT UPDATE (state, weights, embedding_space, metrics, training, progress, message, finished_at)
+    ON tinydancer.models TO tinydancer_engine;
 
 GRANT EXECUTE ON FUNCTION tinydancer.prune_changes() TO tinydancer_engine;
 GRANT EXECUTE ON FUNCTION
