@@ -1,0 +1,98 @@
+"""From a request to a team: what the parts are, what each agent bids for each, who is chosen."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tinydancer.agents.capabilities import capability_key
+from tinydancer.agents.registry import AgentTable, Floats
+from tinydancer.decomposition import (
+    Part,
+    assign_capabilities,
+    exactly,
+    independent,
+    split_request,
+)
+from tinydancer.embeddings.base import Embedder
+from tinydancer.embeddings.cosine import cosines
+from tinydancer.joint_success import Correlations, unknown_correlations
+from tinydancer.policies import Policy
+from tinydancer.policies.estimates import Mask
+from tinydancer.router import estimate
+from tinydancer.teams import Bids, Limits, Team, check_request, form_ensemble, form_team
+
+HOLDS = 1.0
+"""Added to the score (0 to 1) of an agent that lists the capability of a part: it goes before all
+that do not, and the policy decides among those that do."""
+
+
+def plan_team(
+    request: str,
+    strategy: str,
+    num_agents: int,
+    agents: AgentTable,
+    embedder: Embedder,
+    policy: Policy,
+    tokens_out: Floats,
+    limits: Limits,
+    *,
+    candidates: Mask | None = None,
+    correlations: Correlations | None = None,
+) -> Team:
+    """The best team of `num_agents` for a request, or one without members that says why.
+
+    tokens_out: (a,) expected of each agent for each part. candidates: (a,) who may be chosen, all
+    where None. correlations: of the agents' errors, from outcomes; the prior where None. Every
+    member reads the whole request, so that is what its cost is for. Raises InvalidInput.
+    """
+    allowed = np.ones(len(agents), np.bool_) if candidates is None else candidates
+    check_request(strategy, num_agents, int(allowed.sum()))
+    parts = _parts(request, strategy, num_agents, agents, embedder)
+    bids = _bids(request, parts, agents, embedder, policy, tokens_out, allowed)
+    if strategy != "ensemble":
+        return form_team(strategy, parts, bids, limits)
+    known = unknown_correlations(len(agents)) if correlations is None else correlations
+    return form_ensemble(parts[0], num_agents, bids, known, limits)
+
+
+def _parts(
+    request: str, strategy: str, count: int, agents: AgentTable, embedder: Embedder
+) -> tuple[Part, ...]:
+    capabilities = tuple(agents.holders)
+    if strategy == "ensemble":
+        whole = (Part(request.strip(), "the whole request", False),)
+        return assign_capabilities(whole, capabilities, embedder)
+    parts = split_request(request)
+    if strategy == "parallel":
+        parts = independent(parts)
+    found = assign_capabilities(parts, capabilities, embedder)
+    return exactly(found, count, request.strip(), capabilities, embedder)
+
+
+def _bids(
+    request: str,
+    parts: tuple[Part, ...],
+    agents: AgentTable,
+    embedder: Embedder,
+    policy: Policy,
+    tokens_out: Floats,
+    allowed: Mask,
+) -> Bids:
+    k, a = len(parts), len(agents)
+    vectors = embedder.embed([part.text for part in parts])
+    fit = cosines(vectors, agents.embeddings).astype(np.float64)
+    holds = np.zeros((k, a), np.bool_)
+    for row, part in enumerate(parts):
+        if part.capability is not None:
+            holds[row, agents.holders[capability_key(part.capability)]] = True
+            fit[row] = np.where(holds[row], np.maximum(fit[row], part.similarity), fit[row])
+    tokens_in = np.repeat(embedder.count_tokens([request]), k)
+    estimates = estimate(agents, tokens_in, tokens_out, fit)
+    score = np.broadcast_to(policy.score(estimates, allowed), (k, a))
+    return Bids(
+        cost=np.broadcast_to(estimates.cost, (k, a)),
+        latency_ms=np.broadcast_to(estimates.latency_ms, (k, a)),
+        success=np.broadcast_to(estimates.confidence, (k, a)),
+        score=score + HOLDS * holds,
+        allowed=np.broadcast_to(allowed, (k, a)),
+    )
