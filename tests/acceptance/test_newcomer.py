@@ -71,8 +71,10 @@ def test_two_demos_run_at_once(place: Path) -> None:
     assert_nothing_is_left(place)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("when", ["early", "late"])
+@pytest.mark.parametrize(
+    ("number", "when"),
+    [(signal.SIGINT, "early"), (signal.SIGINT, "late"), (signal.SIGTERM, "late")],
+)
 def test_an_interrupted_demo_leaves_nothing_running(
     place: Path, number: signal.Signals, when: str
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import signal
@@ -213,3 +214,17 @@ def test_the_default_directory_does_not_need_home() -> None:
     ).stdout.strip()
     assert Path(shown).is_absolute()
     assert len(Path(shown).parts) > 3
+
+
+def test_an_evaluation_prints_its_figures_as_a_table_or_as_json(tmp_path: Path) -> None:
+    with gzip.open(tmp_path / "scores.jsonl.gz", "wt") as file:
+        for number in range(60):
+            easy = number % 2
+            scores = {"small": float(easy), "large": 1.0}
+            file.write(json.dumps({"prompt": f"question {number}", "scores": scores}) + "\n")
+    figures = json.loads(succeed("eval", "routing", "--data", tmp_path, "--json"))
+    assert {"random", "oracle"} <= {figure["router"] for figure in figures}
+    assert {"table", "router", "metric", "value"} == set(figures[0])
+    shown = succeed("eval", "routing", "--data", tmp_path)
+    assert "prompt length" in shown
+    assert "APGR" in shown

@@ -26,6 +26,7 @@ COMMANDS = {
     "serve": "engine:serve",
     "ping": "engine:ping",
     "models": "models:models",
+    "eval": "evaluate:evaluate",
 }
 
 

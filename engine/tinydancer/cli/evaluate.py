@@ -1,0 +1,68 @@
+"""Figures on public data: eval routing, eval intents."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+
+from tinydancer.cli.options import json_option
+from tinydancer.cli.progress import steps
+
+_data_option = click.option(
+    "--data",
+    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    required=True,
+    help="Directory of the data.",
+)
+
+
+@click.group("eval")
+def evaluate() -> None:
+    """Measure routing and classification on data with known answers."""
+
+
+@evaluate.command()
+@_data_option
+@json_option
+def routing(data: Path, as_json: bool) -> None:
+    """How well the learned quality model routes, on tables of scores (*.jsonl.gz)."""
+    from tinydancer.evaluation.routing import run
+
+    with steps() as report:
+        report("Evaluating")
+        results = run(data)
+    _show([asdict(result) for result in results], as_json)
+
+
+def _show(figures: Sequence[Mapping[str, Any]], as_json: bool) -> None:
+    """Each figure is named by its fields but the last two, `metric` and `value`."""
+    if as_json:
+        click.echo(json.dumps(figures, indent=2))
+        return
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    *names, _, _ = figures[0]
+    metrics = list(dict.fromkeys(figure["metric"] for figure in figures))
+    rows: dict[tuple[str, ...], dict[str, float | None]] = {}
+    for figure in figures:
+        key = tuple(str(figure[name]) for name in names)
+        rows.setdefault(key, {})[figure["metric"]] = figure["value"]
+    table = Table(box=box.SIMPLE_HEAD)
+    for name in names:
+        table.add_column(name, no_wrap=True)
+    for metric in metrics:
+        table.add_column(metric.replace("_", " "), justify="right")
+    for key, found in rows.items():
+        values = (found.get(metric) for metric in metrics)
+        table.add_row(*key, *("" if value is None else f"{value:.4g}" for value in values))
+    console = Console()
+    if not console.is_terminal:
+        console.width = 200
+    console.print(table)
