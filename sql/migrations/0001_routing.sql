@@ -7,6 +7,7 @@ CREATE TABLE tinydancer.settings (
     embedder text NOT NULL DEFAULT 'static',
     embedder_model text,
     embedder_url text,
+    cascade_threshold double precision NOT NULL DEFAULT 0.06,
     embedding_model text,
     embedding_space text,
     default_output_tokens integer NOT NULL DEFAULT 256,
@@ -20,6 +21,7 @@ CREATE TABLE tinydancer.settings (
     CONSTRAINT settings_dimension_is_fixed CHECK (dimension = :dimension),
     CONSTRAINT settings_embedder_is_known
         CHECK (embedder IN ('static', 'minilm', 'cascade', 'openai', 'sentence-transformers')),
+    CONSTRAINT settings_cascade_threshold_is_a_margin CHECK (cascade_threshold BETWEEN 0 AND 2),
     CONSTRAINT settings_embedding_model_has_a_space
         CHECK ((embedding_model IS NULL) = (embedding_space IS NULL)),
     CONSTRAINT settings_default_output_tokens_is_in_range
@@ -44,6 +46,8 @@ COMMENT ON COLUMN tinydancer.settings.embedder_model IS
     'Model that the embedder is asked for, where it offers several (openai, sentence-transformers).';
 COMMENT ON COLUMN tinydancer.settings.embedder_url IS
     'Base address of an OpenAI-compatible endpoint. Its key is the engine''s business, never stored.';
+COMMENT ON COLUMN tinydancer.settings.cascade_threshold IS
+    'With cascade: margin between the best two choices, 0 to 2, below which MiniLM takes over.';
 COMMENT ON COLUMN tinydancer.settings.embedding_model IS
     'Model of the stored embeddings; written by the first engine and by a change of embedder.';
 COMMENT ON COLUMN tinydancer.settings.embedding_space IS

@@ -202,6 +202,7 @@ def open_embedder(settings: Settings) -> Embedder:
             model=settings.embedder_model,
             url=settings.embedder_url,
             dimension=settings.dimension,
+            cascade_threshold=settings.cascade_threshold,
             api_key=read_api_key(),
         )
     )

@@ -22,6 +22,7 @@ class Settings:
     embedder: str = "static"
     embedder_model: str | None = None
     embedder_url: str | None = None
+    cascade_threshold: float = 0.06
     embedding_model: str | None = None
     embedding_space: str | None = None
     default_output_tokens: int = 256

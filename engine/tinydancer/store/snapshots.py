@@ -123,4 +123,10 @@ class Snapshots:
 
 
 def _embedding(settings: Settings) -> tuple[object, ...]:
-    return settings.embedder, settings.embedder_model, settings.embedder_url, settings.dimension
+    return (
+        settings.embedder,
+        settings.embedder_model,
+        settings.embedder_url,
+        settings.dimension,
+        settings.cascade_threshold,
+    )
