@@ -3,13 +3,17 @@
  *
  *     options.c       options of servers, mappings and tables; IMPORT FOREIGN SCHEMA
  *     quals.c         which clauses are inputs, and what a plan remembers of them
- *     fdw.c           the handler: planning and running one foreign scan
- *     batched_path.c  a join that sends its outer values in batches: its plan
- *     batched_join.c  ... and its running
- *     scan.c          one question to the engine and its rows
+ *     planning.c      paths and plans of a foreign scan
+ *     fdw.c           the handler, and the running of a foreign scan
+ *     batched_path.c  a join that sends its outer values in batches: its plan ...
+ *     batched_join.c  ... its running ...
+ *     batch.c         ... and one batch of it
+ *     scan.c          one scan: asks a question, reads its rows
+ *     question.c      writes the question
  *     echoes.c        the values asked for, to hold the rows' echoes against
- *     connection.c    sockets, waits and the pool of a backend
- *     frames.c        reading what the engine sends
+ *     connection.c    the connections of a backend, and the frames over them
+ *     wire.c          sockets, bytes and waits
+ *     frames.c        reads what the engine sends
  */
 #ifndef TINYDANCER_FDW_H
 #define TINYDANCER_FDW_H
@@ -160,12 +164,16 @@ extern void scan_stop(EngineScan *scan);
 extern void scan_explain(EngineScan *scan, List *values, List *context,
 						 struct ExplainState *es);
 
-/* ---- fdw.c, batched_path.c ---- */
+/* ---- planning.c, fdw.c, batched_path.c ---- */
 
 /* Costs are in units of a sequential page read, taken as 10 microseconds. */
 #define ROUND_TRIP_COST 6.0
 #define REQUEST_COST(table) ((table)->microseconds / 10.0)
 
+extern void get_rel_size(PlannerInfo *root, RelOptInfo *rel, Oid relid);
+extern void get_paths(PlannerInfo *root, RelOptInfo *rel, Oid relid);
+extern ForeignScan *get_plan(PlannerInfo *root, RelOptInfo *rel, Oid relid, ForeignPath *path,
+							 List *tlist, List *clauses, Plan *outer_plan);
 extern bool is_tinydancer_relation(RelOptInfo *rel);
 extern void batched_join_init(void);
 

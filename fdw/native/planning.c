@@ -1,0 +1,301 @@
+/*
+ * planning.c: sizes, paths and plans of a foreign scan.
+ *
+ * A foreign table here stands for a table without end: a row for every request there could be. It
+ * can be read only where its inputs have values. So a path is cheap where all inputs that the query
+ * constrains are supplied to it, by constants, parameters or the outer side of a nested loop, and
+ * any other path costs so much that it is taken only where nothing else is possible; such a plan
+ * ends in an error when it runs, never in rows that are silently missing.
+ */
+#include "tinydancer_fdw.h"
+
+#include <math.h>
+
+#include "access/sysattr.h"
+#include "catalog/pg_operator.h"
+#include "catalog/pg_type.h"
+#include "nodes/makefuncs.h"
+#include "optimizer/cost.h"
+#include "optimizer/optimizer.h"
+#include "optimizer/pathnode.h"
+#include "optimizer/paths.h"
+#include "optimizer/planmain.h"
+#include "optimizer/restrictinfo.h"
+#include "utils/lsyscache.h"
+
+/* Dearer than a path that the user has disabled (1e10), so that a plan that can run wins. */
+#define IMPOSSIBLE_COST 1e12
+#define IMPOSSIBLE_NODES 1000
+/* Values that an array of unknown length is taken to have, as PostgreSQL does. */
+#define UNKNOWN_VALUES 10
+/* Requests that a table is taken to hold where the query names none. */
+#define UNKNOWN_REQUESTS 1000
+/* Paths for one relation: a query that joins inputs to more tables than that keeps the first. */
+#define MOST_PATHS 64
+
+/* How many requests a scan with these quals makes. */
+static double
+requests_made(List *quals)
+{
+	double		requests = 1;
+	ListCell   *cell;
+
+	foreach(cell, quals)
+	{
+		InputQual  *qual = lfirst(cell);
+		double		values = requests_of(qual->match, qual->value);
+
+		requests *= values < 0 ? UNKNOWN_VALUES : values;
+	}
+	return requests;
+}
+
+/* The attnos that quals supply. */
+static Bitmapset *
+supplied(List *quals)
+{
+	Bitmapset  *attnos = NULL;
+	ListCell   *cell;
+
+	foreach(cell, quals)
+		attnos = bms_add_member(attnos, ((InputQual *) lfirst(cell))->attno);
+	return attnos;
+}
+
+/* Share of the rows that pass the clauses which are not sent to the engine. */
+static double
+local_selectivity(PlannerInfo *root, RelOptInfo *rel, List *clauses)
+{
+	List	   *local = NIL;
+	ListCell   *cell;
+	InputQual	qual;
+
+	foreach(cell, clauses)
+		if (!match_input_qual(root, rel, rel->fdw_private,
+							  lfirst_node(RestrictInfo, cell)->clause, &qual))
+			local = lappend(local, lfirst(cell));
+	return clauselist_selectivity(root, local, (int) rel->relid, JOIN_INNER, NULL);
+}
+
+void
+get_rel_size(PlannerInfo *root, RelOptInfo *rel, Oid relid)
+{
+	RelationInputs *inputs = relation_inputs(relid);
+	List	   *quals;
+	double		requests;
+
+	rel->fdw_private = inputs;
+	quals = pick_input_quals(root, rel, inputs, rel->baserestrictinfo);
+	inputs->constrained = supplied(quals);
+	requests = requests_made(quals);
+	if (inputs->key != 0 && !bms_is_member(inputs->key, inputs->constrained))
+		requests *= UNKNOWN_REQUESTS;
+	rel->tuples = Max(1, requests * inputs->table->rows);
+	rel->rows = clamp_row_est(rel->tuples *
+							  local_selectivity(root, rel, rel->baserestrictinfo));
+}
+
+/* A path whose values come from the relations of `outer`. */
+static void
+add_scan_path(PlannerInfo *root, RelOptInfo *rel, Relids outer)
+{
+	RelationInputs *inputs = rel->fdw_private;
+	ParamPathInfo *parameters = get_baserel_parampathinfo(root, rel, outer);
+	List	   *clauses = rel->baserestrictinfo;
+	List	   *quals;
+	Bitmapset  *known;
+	double		rows = rel->rows;
+	double		cost;
+	bool		possible;
+
+	if (parameters != NULL)
+		clauses = list_concat_copy(clauses, parameters->ppi_clauses);
+	quals = pick_input_quals(root, rel, inputs, clauses);
+	known = supplied(quals);
+	possible = bms_is_subset(inputs->constrained, known) &&
+		(inputs->key == 0 || bms_is_member(inputs->key, known));
+	if (parameters != NULL && possible)
+	{
+		rows = clamp_row_est(requests_made(quals) * inputs->table->rows *
+							 local_selectivity(root, rel, clauses));
+		parameters->ppi_rows = rows;
+	}
+	cost = ROUND_TRIP_COST + requests_made(quals) * REQUEST_COST(inputs->table) +
+		(possible ? 0 : IMPOSSIBLE_COST);
+	add_path(rel, (Path *)
+			 create_foreignscan_path(root, rel, NULL, rows,
+#if PG_VERSION_NUM >= 180000
+									 possible ? 0 : IMPOSSIBLE_NODES,
+#endif
+									 cost, cost + rows * cpu_tuple_cost, NIL, outer, NULL,
+#if PG_VERSION_NUM >= 170000
+									 NIL,
+#endif
+									 NIL));
+}
+
+typedef struct ColumnOf
+{
+	RelationInputs *inputs;
+	AttrNumber	attno;
+} ColumnOf;
+
+static bool
+is_column(PlannerInfo *root, RelOptInfo *rel, EquivalenceClass *ec, EquivalenceMember *em,
+		  void *arg)
+{
+	ColumnOf   *column = arg;
+
+	return input_column(rel, column->inputs, (Node *) em->em_expr) == column->attno;
+}
+
+/* The sets of relations from which a join clause could supply an input column. */
+static List *
+outer_sources(PlannerInfo *root, RelOptInfo *rel, AttrNumber attno)
+{
+	RelationInputs *inputs = rel->fdw_private;
+	ColumnOf	column = {inputs, attno};
+	List	   *clauses = list_copy(rel->joininfo);
+	List	   *sources = NIL;
+	ListCell   *cell;
+
+	if (rel->has_eclass_joins)
+		clauses = list_concat(clauses,
+							  generate_implied_equalities_for_column(root, rel, is_column, &column,
+																	 rel->lateral_referencers));
+	foreach(cell, clauses)
+	{
+		RestrictInfo *clause = lfirst_node(RestrictInfo, cell);
+		InputQual	qual;
+
+		if (!join_clause_is_movable_to(clause, rel) ||
+			!match_input_qual(root, rel, inputs, clause->clause, &qual) || qual.attno != attno)
+			continue;
+		sources = lappend(sources, bms_del_member(bms_copy(clause->clause_relids),
+												  (int) rel->relid));
+	}
+	return sources;
+}
+
+/* Adds a set to a list of sets, unless it is there or the list is long. */
+static List *
+add_set(List *sets, Relids set)
+{
+	ListCell   *cell;
+
+	foreach(cell, sets)
+		if (bms_equal(lfirst(cell), set))
+			return sets;
+	return list_length(sets) < MOST_PATHS ? lappend(sets, set) : sets;
+}
+
+void
+get_paths(PlannerInfo *root, RelOptInfo *rel, Oid relid)
+{
+	RelationInputs *inputs = rel->fdw_private;
+	List	   *outers = list_make1(rel->lateral_relids);
+	Bitmapset  *constant = bms_copy(inputs->constrained);
+	ListCell   *cell;
+
+	/* Every choice of a source for every input that is joined to something. */
+	for (AttrNumber attno = 1; attno <= inputs->natts; attno++)
+	{
+		List	   *sources;
+		List	   *before = list_copy(outers);
+		ListCell   *source;
+
+		if (inputs->columns[attno - 1] == NULL || !inputs->columns[attno - 1]->input ||
+			bms_is_member(attno, constant))
+			continue;
+		sources = outer_sources(root, rel, attno);
+		if (sources != NIL)
+			inputs->constrained = bms_add_member(inputs->constrained, attno);
+		foreach(source, sources)
+			foreach(cell, before)
+				outers = add_set(outers, bms_union(lfirst(cell), lfirst(source)));
+	}
+	foreach(cell, outers)
+		add_scan_path(root, rel, lfirst(cell));
+}
+
+/*
+ * How many rows are wanted at most: of a query of this table alone, whose LIMIT is a constant and
+ * whose clauses are all inputs. -1 where there is no such bound.
+ */
+static int64
+row_limit(PlannerInfo *root, RelOptInfo *rel, int nclauses, int nquals)
+{
+	Query	   *query = root->parse;
+
+	if (root->limit_tuples < 1 || nclauses != nquals || root->query_pathkeys != NIL ||
+		!bms_equal(root->all_baserels, rel->relids) || query->limitCount == NULL ||
+		!IsA(query->limitCount, Const) || query->limitOption != LIMIT_OPTION_COUNT ||
+		(query->limitOffset != NULL && !IsA(query->limitOffset, Const)) || query->hasTargetSRFs)
+		return -1;
+	return (int64) ceil(root->limit_tuples);
+}
+
+/*
+ * Takes the clause `key = ANY (parameter)` out of the list that the executor checks: it looks up
+ * constants in a hash table, but compares with the elements of a parameter one by one. The scan
+ * holds the key's echo against the values instead. Returns the key's attno where it does.
+ */
+static AttrNumber
+take_over_key(RelationInputs *inputs, Oid relid, List *quals, List **clauses)
+{
+	ListCell   *cell;
+	ListCell   *clause;
+
+	foreach(cell, quals)
+	{
+		InputQual  *qual = lfirst(cell);
+
+		if (qual->attno != inputs->key || qual->match != MATCH_ANY || !IsA(qual->value, Param) ||
+			get_atttype(relid, qual->attno) != TEXTOID)
+			continue;
+		foreach(clause, *clauses)
+		{
+			ScalarArrayOpExpr *operator = lfirst(clause);
+
+			if (IsA(operator, ScalarArrayOpExpr) && IsA(linitial(operator->args), Var) &&
+				operator->opno == TextEqualOperator && equal(lsecond(operator->args), qual->value))
+			{
+				*clauses = list_delete_ptr(*clauses, operator);
+				return qual->attno;
+			}
+		}
+	}
+	return 0;
+}
+
+ForeignScan *
+get_plan(PlannerInfo *root, RelOptInfo *rel, Oid relid, ForeignPath *path, List *tlist,
+		 List *clauses, Plan *outer_plan)
+{
+	RelationInputs *inputs = rel->fdw_private;
+	List	   *quals = pick_input_quals(root, rel, inputs, clauses);
+	List	   *local = extract_actual_clauses(clauses, false);
+	Bitmapset  *needed = NULL;
+	Bitmapset  *unmet = bms_difference(inputs->constrained, supplied(quals));
+	List	   *values = NIL;
+	ScanPlan	plan = {0};
+	ListCell   *cell;
+
+	pull_varattnos((Node *) rel->reltarget->exprs, rel->relid, &needed);
+	pull_varattnos((Node *) local, rel->relid, &needed);
+	plan.echoed = take_over_key(inputs, relid, quals, &local);
+	plan.relid = relid;
+	plan.columns = columns_needed(inputs, needed);
+	plan.limit = row_limit(root, rel, list_length(clauses), list_length(quals));
+	plan.unmet = bms_is_empty(unmet) ? 0 : (AttrNumber) bms_next_member(unmet, -1);
+	foreach(cell, quals)
+	{
+		InputQual  *qual = lfirst(cell);
+
+		plan.inputs = lappend_int(plan.inputs, qual->attno);
+		plan.matches = lappend_int(plan.matches, (int) qual->match);
+		values = lappend(values, qual->value);
+	}
+	return make_foreignscan(tlist, local, rel->relid, values, scan_plan_to_list(&plan), NIL, NIL,
+							outer_plan);
+}
