@@ -228,7 +228,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     ran: dict[str, Counter[str]] = {door: Counter() for door in FRONT_DOORS}
     for outcome in ("passed", "failed", "error"):
         for report in terminalreporter.stats.get(outcome, []):
-            door = dict(report.user_properties).get("front_door")
+            door = dict(getattr(report, "user_properties", ())).get("front_door")
             if door is not None:
                 ran[str(door)][outcome] += 1
     terminalreporter.section("front doors")

@@ -383,7 +383,7 @@ batched_join_init(void)
 	DefineCustomIntVariable("tinydancer.join_batch",
 							"Most outer rows that a batched join reads before it asks the engine.",
 							"The first batch is one row, and each is four times as large as the last, up to this.",
-							&batched_join_size, 1000, 1, 100000, PGC_USERSET, GUC_EXPLAIN,
+							&batched_join_size, 1000, 1, 10000, PGC_USERSET, GUC_EXPLAIN,
 							NULL, NULL, NULL);
 	RegisterCustomScanMethods(&batched_join_methods);
 	next_hook = set_join_pathlist_hook;
