@@ -64,8 +64,8 @@ class Table:
         return {column.name: column for column in self.columns}
 
 
-def _required(name: str, description: str) -> Column:
-    return Column(name, "text", description, input=True, required=True)
+def _required(name: str, description: str, type_: str = "text") -> Column:
+    return Column(name, type_, description, input=True, required=True)
 
 
 def _input(name: str, type_: str, description: str) -> Column:
@@ -163,6 +163,65 @@ REQUEST_CLASSIFICATIONS = Table(
     microseconds=250,
 )
 
+STRATEGIES = ("pipeline", "parallel", "ensemble")
+
+AGENT_PLANS = Table(
+    "agent_plans",
+    "A team of agents for one request: who takes which part, and what the team costs.",
+    (
+        _required("request", "The text of the request."),
+        _input("strategy", "text", f"One of {', '.join(STRATEGIES)}. Default pipeline."),
+        _input("num_agents", "integer", "Members of the team. Default 3, or all there are."),
+        _input("optimize_for", "text", f"One of {', '.join(OBJECTIVES)}. Default balanced."),
+        _input("excluded_agents", "text[]", "Names of agents that may not be chosen."),
+        _input("max_cost", "double precision", "Most that the whole team may cost."),
+        _input("max_latency_ms", "double precision", "Longest time of the whole team, ms."),
+        _input("min_quality", "double precision", "Least quality of the whole team, 0 to 1."),
+        _input("expected_output_tokens", "integer", "Tokens that each member's answer has."),
+        Column("place", "integer", "The member's place in the team, from 1."),
+        Column("agent_name", "text", "The member, or NULL where no team suits."),
+        Column("part", "text", "What the member is to do."),
+        Column("capability", "text", "The capability that this part calls for."),
+        Column("estimated_cost", "numeric", "Expected cost of the member."),
+        Column("estimated_latency_ms", "double precision", "Expected latency of the member, ms."),
+        Column("expected_quality", "double precision", "The member's chance of success."),
+        Column("team_cost", "numeric", "Expected cost of the whole team."),
+        Column("team_latency_ms", "double precision", "Expected latency of the whole team, ms."),
+        Column("team_quality", "double precision", "The team's chance of success."),
+        Column("reasoning", "text", "The member's part, or why there is no team."),
+        Column("explanation", "jsonb", "Strategy, parts, joint success, whether all was tried."),
+    ),
+    rows=3,
+    microseconds=2000,
+)
+
+BUDGET_ALLOCATIONS = Table(
+    "budget_allocations",
+    "How to spend a budget: what each agent should get, for the highest expected quality.",
+    (
+        _required("budget", "Money to spend in the period.", "double precision"),
+        _input("quality_threshold", "double precision", "Least quality of an agent, 0 to 1."),
+        _input("latency_threshold_ms", "double precision", "Longest latency of an agent, ms."),
+        _input("expected_requests", "double precision", "Requests expected in the period."),
+        _input("expected_input_tokens", "integer", "Tokens of a request. Default 256."),
+        _input("expected_output_tokens", "integer", "Tokens of an answer."),
+        Column("agent_name", "text", "Name of the agent."),
+        Column("share", "double precision", "Its share of the requests, 0 to 1."),
+        Column("allocation", "numeric", "Its money."),
+        Column("expected_requests_served", "double precision", "Requests that it should serve."),
+        Column("expected_quality", "double precision", "Mean quality of those; NULL if none."),
+        Column("shadow_price", "double precision", "Quality that one more place at it gains."),
+        Column("shortfall", "double precision", "Quality that it lacks to get a share."),
+        Column("spent", "numeric", "Money that the whole plan spends."),
+        Column("plan_quality", "double precision", "Mean quality of the whole plan."),
+        Column("budget_shadow_price", "double precision", "Quality that more money gains."),
+        Column("demand", "double precision", "Requests that the plan serves."),
+        Column("demand_source", "text", "given (expected_requests), or assumed from the budget."),
+    ),
+    rows=10,
+    microseconds=5000,
+)
+
 ENGINE_STATUS = Table(
     "engine_status",
     "The engine that answers: what it is, what it holds, what it has done.",
@@ -194,6 +253,8 @@ TABLES = {
         CAPABILITY_MATCHES,
         REQUEST_EMBEDDINGS,
         REQUEST_CLASSIFICATIONS,
+        AGENT_PLANS,
+        BUDGET_ALLOCATIONS,
         ENGINE_STATUS,
     )
 }

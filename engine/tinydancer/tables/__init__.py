@@ -7,6 +7,8 @@ from itertools import islice
 
 from tinydancer.errors import InvalidInput, NotFound
 from tinydancer.tables import (
+    agent_plans,
+    budget_allocations,
     capability_matches,
     engine_status,
     request_classifications,
@@ -26,6 +28,8 @@ SCANS: Mapping[str, ScanFunction] = {
     "capability_matches": capability_matches.scan,
     "request_embeddings": request_embeddings.scan,
     "request_classifications": request_classifications.scan,
+    "agent_plans": agent_plans.scan,
+    "budget_allocations": budget_allocations.scan,
     "engine_status": engine_status.scan,
 }
 

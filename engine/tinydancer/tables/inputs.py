@@ -11,13 +11,14 @@ from typing import TypeVar
 
 from tinydancer.errors import InvalidInput, InvalidText, MissingInput, NumberOutOfRange, TooLarge
 from tinydancer.tables import text
-from tinydancer_fdw.contract import OBJECTIVES, Column, Table
+from tinydancer.teams import MOST_AGENTS
+from tinydancer_fdw.contract import OBJECTIVES, STRATEGIES, Column, Table
 from tinydancer_fdw.frames import ANY, Input, Value
 
 T = TypeVar("T")
 
 MAX_TOP_K = 10_000
-MAX_OUTPUT_TOKENS = 10_000_000
+MAX_TOKENS = 10_000_000
 MAX_LIST = 1_000
 MAX_NAME = 1_000
 
@@ -34,8 +35,9 @@ class Argument:
 class Question:
     """One combination of the optional inputs, and the texts it is asked of.
 
-    `arguments` has the inputs that were given, by column. `texts` are the values of the required
-    input, each once, in the order given; one empty text where the table needs none.
+    `arguments` has the optional inputs that were given, by column. `texts` are the text forms of
+    the required input's values, each once, in the order given; one empty text where the table
+    needs none.
     """
 
     arguments: Mapping[str, Argument]
@@ -139,7 +141,7 @@ def _argument(
         return Argument(names, text.array(names))
     if not isinstance(value, str):
         raise InvalidInput(f"{column.name} is one {column.type}, but was given an array")
-    if column.required:
+    if column.required and column.type == "text":
         _check_text(column.name, value, max_text_bytes)
         return Argument(value, value)
     return Argument(CHECKS[column.name](column.name, value), value)
@@ -193,15 +195,18 @@ def _name(column: str, value: str) -> str:
     return value
 
 
-def _objective(column: str, value: str) -> str:
-    if value in OBJECTIVES:
-        return value
-    near = get_close_matches(value.strip().lower(), OBJECTIVES, 1)
-    raise InvalidInput(
-        f"{column} = {value[:80]!r} is not an objective",
-        hint=(f"Did you mean '{near[0]}'? " if near else "")
-        + f"Allowed: {', '.join(map(repr, OBJECTIVES))}.",
-    )
+def _one_of(allowed: Sequence[str], what: str) -> Callable[[str, str], str]:
+    def check(column: str, value: str) -> str:
+        if value in allowed:
+            return value
+        near = get_close_matches(value.strip().lower(), allowed, 1)
+        raise InvalidInput(
+            f"{column} = {value[:80]!r} is not {what}",
+            hint=(f"Did you mean '{near[0]}'? " if near else "")
+            + f"Allowed: {', '.join(map(repr, allowed))}.",
+        )
+
+    return check
 
 
 def _number(least: float, most: float, what: str) -> Callable[[str, str], float]:
@@ -234,14 +239,21 @@ def _integer(least: int, most: int) -> Callable[[str, str], int]:
 
 _MONEY = _number(0.0, 1e15, "a finite amount of money, 0 or more")
 
-# What each optional input must be, by the name of its column.
+# What each input that is no text to read must be, by the name of its column.
 CHECKS: Mapping[str, Callable[[str, str], object]] = {
-    "optimize_for": _objective,
+    "optimize_for": _one_of(OBJECTIVES, "an objective"),
+    "strategy": _one_of(STRATEGIES, "a strategy"),
+    "num_agents": _integer(1, MOST_AGENTS),
     "max_cost": _MONEY,
     "budget_remaining": _MONEY,
     "max_latency_ms": _number(0.0, 1e15, "a finite number of milliseconds, 0 or more"),
     "min_quality": _number(0.0, 1.0, "a quality from 0 to 1"),
-    "expected_output_tokens": _integer(0, MAX_OUTPUT_TOKENS),
+    "budget": _number(1e-9, 1e15, "a finite amount of money above 0"),
+    "quality_threshold": _number(0.0, 1.0, "a quality from 0 to 1"),
+    "latency_threshold_ms": _number(1e-9, 1e15, "a finite number of milliseconds above 0"),
+    "expected_requests": _number(0.0, 1e12, "a finite number of requests, 0 or more"),
+    "expected_input_tokens": _integer(0, MAX_TOKENS),
+    "expected_output_tokens": _integer(0, MAX_TOKENS),
     "user_tier": _name,
     "top_k": _integer(1, MAX_TOP_K),
 }
