@@ -128,7 +128,8 @@ def baselines(table: ScoreTable) -> list[Result]:
     achieved = float(table.scores[rows, single].mean())
     results += [Result(table.name, "best single", "accuracy", achieved)]
     results += _pair_figures(table, "oracle", gap)
-    ideal = metrics.price_curve(table.scores, table.costs, table.scores, table.costs)
+    path = metrics.price_path(table.scores, table.costs, table.scores, table.costs)
+    ideal = metrics.hull(np.stack([path.x, path.y], axis=1))
     results += _cost_figures(table, "oracle", ideal)
     results += [Result(table.name, "oracle", "accuracy", float(table.scores.max(axis=1).mean()))]
     return results
@@ -138,11 +139,16 @@ def learned(table: ScoreTable, router: str, held_out: HeldOut) -> list[Result]:
     """The learned router's figures, its accuracy against the best single model's among them."""
     weak, strong = weak_and_strong(table)
     rows = np.arange(len(table.prompts))
+    folds = fold_numbers(len(rows))
     preference = held_out.estimates[:, strong] - held_out.estimates[:, weak]
+    # By rank within the fold: that one fold's model is more sanguine than another's says nothing
+    # of its requests, and where it knows nothing all its requests are equal.
+    for fold in range(FOLDS):
+        preference[folds == fold] = metrics.percentiles(preference[folds == fold])
     achieved = table.scores[rows, held_out.chosen]
     gains = achieved - table.scores[rows, held_out.single]
     error = float(gains.std(ddof=1) / np.sqrt(len(gains)))
-    curve = metrics.price_curve(held_out.estimates, held_out.costs, table.scores, table.costs)
+    curve = _learned_curve(table, held_out)
     figures = {
         "accuracy": float(achieved.mean()),
         "accuracy_over_best_single": float(gains.mean()),
@@ -155,6 +161,25 @@ def learned(table: ScoreTable, router: str, held_out: HeldOut) -> list[Result]:
         *_cost_figures(table, router, curve),
         *(Result(table.name, router, metric, value) for metric, value in figures.items()),
     ]
+
+
+def _learned_curve(table: ScoreTable, held_out: HeldOut) -> metrics.Curve:
+    """Score against cost, every fold spending the same on a request."""
+    folds = fold_numbers(len(table.prompts))
+    paths = []
+    for fold in range(FOLDS):
+        rows = folds == fold
+        paths.append(
+            metrics.price_path(
+                held_out.estimates[rows],
+                held_out.costs[rows],
+                table.scores[rows],
+                table.costs[rows],
+            )
+        )
+    means = table.costs.mean(axis=0)
+    shares = np.bincount(folds, minlength=FOLDS) / len(folds)
+    return metrics.mean_path(paths, shares, float(means.min()), float(means.max()))
 
 
 def weak_and_strong(table: ScoreTable) -> tuple[int, int]:

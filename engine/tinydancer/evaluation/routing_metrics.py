@@ -6,12 +6,15 @@ AIQ: Hu et al. 2024, "RouterBench: A Benchmark for Multi-LLM Routing System", se
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 Doubles = NDArray[np.float64]
+GRID = 201
+"""Costs at which paths of several folds are averaged."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,20 +90,42 @@ def priced_choices(estimates: Doubles, costs: Doubles, price: float) -> NDArray[
     return np.asarray(np.argmin(np.where(value >= best - 1e-12, cost, np.inf), axis=1))
 
 
-def price_curve(
+def price_path(
     estimates: Doubles, expected_costs: Doubles, scores: Doubles, costs: Doubles, steps: int = 200
 ) -> Curve:
-    """Mean score against mean cost over all prices: the non-decreasing convex hull of RouterBench.
+    """Mean score against mean cost as the price of money falls from all to nothing.
 
     estimates, scores, costs: (n, m); expected_costs: (m,) or (n, m), what a router may know of
-    costs. The prices are the quantiles of those at which some choice changes.
+    costs. The prices are quantiles of those at which some choice changes.
     """
     rows = np.arange(len(scores))
-    points = []
-    for price in _prices(estimates, np.broadcast_to(expected_costs, estimates.shape), steps):
-        choice = priced_choices(estimates, expected_costs, price)
-        points.append((costs[rows, choice].mean(), scores[rows, choice].mean()))
-    return hull(np.array(points))
+    found: dict[float, float] = {}
+    prices = _prices(estimates, np.broadcast_to(expected_costs, estimates.shape), steps)
+    for price in prices[::-1]:
+        choice = priced_choices(estimates, expected_costs, float(price))
+        # Of two prices that cost the same the lower one cares more for the score.
+        found[float(costs[rows, choice].mean())] = float(scores[rows, choice].mean())
+    x = np.array(sorted(found))
+    return Curve(x, np.array([found[cost] for cost in x.tolist()]))
+
+
+def mean_path(paths: Sequence[Curve], shares: Doubles, low: float, high: float) -> Curve:
+    """Paths of parts of the data, averaged at equal cost, on a grid from `low` to `high`.
+
+    shares: (len(paths),) of the rows, adding up to 1. Each part spends the same on a request, so
+    that what differs between parts (the estimates of two folds) orders nothing.
+    """
+    grid = np.linspace(low, high, GRID)
+    heights = np.stack([np.interp(grid, path.x, path.y) for path in paths])
+    return hull(np.stack([grid, shares @ heights], axis=1))
+
+
+def percentiles(values: Doubles) -> Doubles:
+    """(n,) the rank of each value as a share from 0 to 1; equal values share their middle rank."""
+    ordered = np.sort(values)
+    first = np.searchsorted(ordered, values, side="left")
+    last = np.searchsorted(ordered, values, side="right")
+    return np.asarray((first + last) / (2 * max(len(values), 1)))
 
 
 def hull(points: Doubles) -> Curve:
