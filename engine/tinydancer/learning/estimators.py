@@ -15,7 +15,7 @@ import numpy as np
 
 from tinydancer.learning.feature_map import FeatureMap, fit_feature_map
 from tinydancer.learning.outcomes import Doubles, Outcomes
-from tinydancer.learning.requests import Floats, Requests
+from tinydancer.learning.requests import Floats, Requests, Rows
 from tinydancer.learning.ridge import RidgePath
 from tinydancer.learning.search import nearest
 
@@ -50,25 +50,33 @@ class Family:
 
 
 @dataclass(frozen=True, eq=False)
+class Served:
+    """Requests that some agents have all served. columns: (c,) agents; rewards: (rows, c)."""
+
+    columns: Rows
+    embeddings: Floats
+    rewards: Doubles
+
+
+@dataclass(frozen=True, eq=False)
 class NeighbourEstimator:
     """Mean reward over the k most similar requests that an agent has served, shrunk to its mean.
 
-    weights: one a setting of NEIGHBOURS; embeddings: (n, d), the requests of the outcomes.
+    weights: one a setting of NEIGHBOURS; means: (m,).
     """
 
     weights: tuple[float, ...]
-    embeddings: Floats
-    outcomes: Outcomes
+    means: Doubles
+    served: tuple[Served, ...]
 
     def estimate(self, requests: Requests) -> Doubles:
         """(n, m)."""
-        prior = np.tile(self.outcomes.means(), (len(requests), 1))
+        prior = np.tile(self.means, (len(requests), 1))
         estimates = sum(self.weights) * prior
-        for columns, rows in self.outcomes.groups(LEAST_ROWS):
-            near = nearest(requests.embeddings, self.embeddings[rows], max(NEIGHBOURS))
-            rewards = self.outcomes.rewards[np.ix_(rows, columns)]
-            means = neighbour_means(rewards, near, prior[:, columns])
-            estimates[:, columns] = sum(
+        for group in self.served:
+            near = nearest(requests.embeddings, group.embeddings, max(NEIGHBOURS))
+            means = neighbour_means(group.rewards, near, prior[:, group.columns])
+            estimates[:, group.columns] = sum(
                 weight * mean for weight, mean in zip(self.weights, means, strict=True)
             )
         return np.asarray(estimates)
@@ -78,17 +86,17 @@ class NeighbourEstimator:
 class LinearEstimator:
     """Linear in the embedding and the standardised surface features.
 
-    mean and scale: (k,) of the surface; weights: (d + k, m); intercepts: (m,).
+    mean and factor: (k,) of the surface; weights: (d + k, m); intercepts: (m,).
     """
 
     mean: Floats
-    scale: Floats
+    factor: Floats
     weights: Doubles
     intercepts: Doubles
 
     def estimate(self, requests: Requests) -> Doubles:
         """(n, m)."""
-        return linear_features(requests, self.mean, self.scale) @ self.weights + self.intercepts
+        return linear_features(requests, self.mean, self.factor) @ self.weights + self.intercepts
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,7 +124,7 @@ def families(requests: Requests, outcomes: Outcomes, seed: int = 0) -> Iterator[
     yield _kernel(requests, outcomes, seed)
 
 
-def neighbour_means(rewards: Doubles, near: np.ndarray, prior: Doubles) -> list[Doubles]:
+def neighbour_means(rewards: Doubles, near: Rows, prior: Doubles) -> list[Doubles]:
     """For each setting of NEIGHBOURS the (n, c) shrunk mean.
 
     rewards: (rows, c); near: (n, k) rows, nearest first; prior: (n, c).
@@ -129,9 +137,9 @@ def neighbour_means(rewards: Doubles, near: np.ndarray, prior: Doubles) -> list[
     return means
 
 
-def linear_features(requests: Requests, mean: Floats, scale: Floats) -> Floats:
+def linear_features(requests: Requests, mean: Floats, factor: Floats) -> Floats:
     """(n, d + k): the embedding beside the standardised surface, so weighted that both count."""
-    surface = np.clip((requests.surface - mean) / scale, -SURFACE_CLIP, SURFACE_CLIP)
+    surface = np.clip((requests.surface - mean) * factor, -SURFACE_CLIP, SURFACE_CLIP)
     return np.hstack([requests.embeddings, surface * SURFACE_WEIGHT])
 
 
@@ -148,22 +156,26 @@ def _neighbours(requests: Requests, outcomes: Outcomes) -> Family:
             cells = np.ix_(targets, columns)
             for setting, means in enumerate(neighbour_means(rewards, near, prior[cells])):
                 held_out[setting][cells] = means
+    served = tuple(
+        Served(columns, requests.embeddings[rows], outcomes.rewards[np.ix_(rows, columns)])
+        for columns, rows in outcomes.groups(LEAST_ROWS)
+    )
     return Family(
         tuple(f"nearest neighbours (k = {k})" for k in NEIGHBOURS),
         tuple(held_out),
-        lambda weights: NeighbourEstimator(weights, requests.embeddings, outcomes),
+        lambda weights: NeighbourEstimator(weights, outcomes.means(), served),
     )
 
 
 def _linear(requests: Requests, outcomes: Outcomes) -> Family:
     mean, spread = requests.surface.mean(axis=0), requests.surface.std(axis=0)
-    # A constant column says nothing: a scale of infinity takes it out.
-    scale = np.where(spread > 1e-6, spread, np.inf).astype(np.float32)
-    ridges = _Ridges(linear_features(requests, mean, scale), outcomes, LINEAR_STRENGTHS)
+    # A constant column says nothing: a factor of 0 takes it out.
+    factor = np.where(spread > 1e-6, 1 / np.maximum(spread, 1e-6), 0.0).astype(np.float32)
+    ridges = _Ridges(linear_features(requests, mean, factor), outcomes, LINEAR_STRENGTHS)
     return Family(
         tuple(f"ridge (strength {strength:g})" for strength in LINEAR_STRENGTHS),
         ridges.held_out(),
-        lambda weights: LinearEstimator(mean, scale, *ridges.fit(weights)),
+        lambda weights: LinearEstimator(mean, factor, *ridges.fit(weights)),
     )
 
 

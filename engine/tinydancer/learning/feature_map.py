@@ -31,13 +31,13 @@ SMALLEST_EIGENVALUE = 1e-4
 class FeatureMap:
     """A fitted map. All arrays float32, but the buckets of the terms.
 
-    surface_mean, surface_scale: (k,); surface_landmarks: (a, k); embedding_mean: (d,);
-    embedding_landmarks: (b, d); surface_whitening: (a, p) and embedding_whitening: (b, q) turn
-    kernel values into coordinates.
+    surface_mean, surface_factor: (k,), the factor 0 for a column that says nothing;
+    surface_landmarks: (a, k); embedding_mean: (d,); embedding_landmarks: (b, d);
+    surface_whitening: (a, p) and embedding_whitening: (b, q) turn kernel values into coordinates.
     """
 
     surface_mean: Floats
-    surface_scale: Floats
+    surface_factor: Floats
     surface_landmarks: Floats
     surface_whitening: Floats
     embedding_mean: Floats
@@ -47,7 +47,7 @@ class FeatureMap:
 
     def kernels(self, requests: Requests) -> Floats:
         """(n, a + b + v): kernel values to the landmarks, then the columns of the terms."""
-        surface = _standardise(requests.surface, self.surface_mean, self.surface_scale)
+        surface = _standardise(requests.surface, self.surface_mean, self.surface_factor)
         embeddings = _centre(requests.embeddings, self.embedding_mean)
         return np.hstack(
             [
@@ -90,16 +90,16 @@ def fit_feature_map(requests: Requests, seed: int = 0) -> FeatureMap:
     mean = requests.surface.mean(axis=0)
     spread = requests.surface.std(axis=0)
     columns = max(int((spread > 1e-6).sum()), 1)
-    # A constant column says nothing: a scale of infinity takes it out.
-    scale = np.where(spread > 1e-6, spread * np.sqrt(columns), np.inf).astype(np.float32)
+    safe = np.where(spread > 1e-6, spread, 1.0)
+    factor = np.where(spread > 1e-6, 1 / (safe * np.sqrt(columns)), 0.0).astype(np.float32)
     centre = requests.embeddings.mean(axis=0)
     surface_rows = np.sort(rng.choice(n, min(n, SURFACE_LANDMARKS), replace=False))
     embedding_rows = np.sort(rng.choice(n, min(n, EMBEDDING_LANDMARKS), replace=False))
-    surface = _standardise(requests.surface[surface_rows], mean, scale)
+    surface = _standardise(requests.surface[surface_rows], mean, factor)
     embeddings = _centre(requests.embeddings[embedding_rows], centre)
     return FeatureMap(
         surface_mean=mean,
-        surface_scale=scale,
+        surface_factor=factor,
         surface_landmarks=surface,
         surface_whitening=_whitening(_gaussian(surface, surface, SURFACE_WIDTH)),
         embedding_mean=centre,
@@ -109,10 +109,10 @@ def fit_feature_map(requests: Requests, seed: int = 0) -> FeatureMap:
     )
 
 
-def _standardise(surface: Floats, mean: Floats, scale: Floats) -> Floats:
-    columns = max(int(np.isfinite(scale).sum()), 1)
+def _standardise(surface: Floats, mean: Floats, factor: Floats) -> Floats:
+    columns = max(int(np.count_nonzero(factor)), 1)
     limit = np.float32(CLIP / np.sqrt(columns))
-    standard: Floats = np.clip((surface - mean) / scale, -limit, limit)
+    standard: Floats = np.clip((surface - mean) * factor, -limit, limit)
     return standard
 
 

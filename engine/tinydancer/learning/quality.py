@@ -15,7 +15,7 @@ import numpy as np
 
 from tinydancer.errors import NotReady
 from tinydancer.learning.calibration import Calibration, fit_isotonic
-from tinydancer.learning.estimators import Estimator, Family, families
+from tinydancer.learning.estimators import Family, families
 from tinydancer.learning.outcomes import Doubles, Outcomes
 from tinydancer.learning.propensity import estimate_propensities
 from tinydancer.learning.requests import Requests, Rows
@@ -103,7 +103,7 @@ class QualityModel:
     """The estimator that may be used, its calibration and its evidence."""
 
     agents: tuple[str, ...]
-    estimator: Estimator
+    estimator: StackedEstimator
     calibration: Calibration
     evidence: Evidence
 
@@ -172,7 +172,7 @@ def best_columns(estimates: Doubles, agents: tuple[str, ...]) -> Rows:
     return np.asarray(by_name[np.argmax(estimates[:, by_name], axis=1)])
 
 
-def _stack(means: Doubles, tried: list[Family], weights: Doubles) -> Estimator:
+def _stack(means: Doubles, tried: list[Family], weights: Doubles) -> StackedEstimator:
     parts, first = [], 0
     for family in tried:
         shares = tuple(map(float, weights[first : first + len(family.settings)]))

@@ -8,7 +8,9 @@ import pytest
 from tinydancer.errors import InvalidInput, NotReady, NumberOutOfRange
 from tinydancer.learning.outcomes import Outcomes
 from tinydancer.learning.quality import fit_quality
+from tinydancer.learning.quality_file import pack, unpack
 from tinydancer.learning.requests import Requests, describe
+from tinydancer.neural.model_file import Contents, from_bytes, to_bytes
 
 AGENTS = ("logician", "poet")
 RATES = np.array([[0.9, 0.3], [0.3, 0.9]])
@@ -125,3 +127,27 @@ def test_bad_outcomes_are_refused() -> None:
         Outcomes(AGENTS, np.array([[0.0, np.inf]]))
     with pytest.raises(NumberOutOfRange, match="propensities"):
         Outcomes(AGENTS, np.zeros((1, 2)), np.array([0.0]))
+
+
+def test_a_model_read_back_estimates_the_same_and_says_the_same() -> None:
+    requests, kinds = topics(300, 20)
+    model = fit_quality(requests, Outcomes(AGENTS, full(kinds, 21)))
+    again = unpack(from_bytes(to_bytes(pack(model, "space"))), "space")
+    new, _ = topics(50, 22)
+    assert model.estimator.parts
+    assert np.array_equal(again.estimate(new), model.estimate(new))
+    estimates = model.estimate(new)
+    assert np.array_equal(again.probabilities(estimates), model.probabilities(estimates))
+    assert again.evidence == model.evidence
+
+
+def test_a_model_of_another_space_or_with_a_part_missing_is_refused() -> None:
+    requests, kinds = topics(60, 23)
+    contents = pack(fit_quality(requests, Outcomes(AGENTS, full(kinds, 24))), "space")
+    with pytest.raises(InvalidInput, match="'other'"):
+        unpack(contents, "other")
+    less = {name: array for name, array in contents.arrays.items() if name != "means"}
+    with pytest.raises(InvalidInput, match="lacks a part"):
+        unpack(Contents(less, contents.about), "space")
+    with pytest.raises(InvalidInput, match="kind"):
+        unpack(Contents(contents.arrays, {"kind": "classifier"}), "space")
