@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from tokenizers import Tokenizer
@@ -15,7 +16,12 @@ UNKNOWN = "[UNK]"
 MAX_WORDS = 100_000
 """Words that the cache holds, those of the vocabulary among them."""
 MAX_CACHED_LENGTH = 40
-"""Longer words are tokenized each time: the cache is bounded in bytes as well."""
+"""Longer words are taken apart or tokenized each time: the cache is bounded in bytes as well."""
+MAX_WORD_LENGTH = 100
+"""Longer words are unknown, as in BERT's own tokenizer."""
+
+# BERT's tokenizer cuts at white space, and before and after each ASCII punctuation mark.
+_PARTS = re.compile(r"[!-/:-@\[-`{-~]|[^\t\n\r!-/:-@\[-`{-~]+")
 
 
 class WordPieces:
@@ -42,7 +48,9 @@ class WordPieces:
             )
         self.vocabulary = tuple(vocabulary)
         self.unknown = ids[UNKNOWN]
-        self._tokenizer = Tokenizer(WordPiece(ids, unk_token=UNKNOWN, max_input_chars_per_word=100))
+        self._tokenizer = Tokenizer(
+            WordPiece(ids, unk_token=UNKNOWN, max_input_chars_per_word=MAX_WORD_LENGTH)
+        )
         self._tokenizer.normalizer = BertNormalizer(lowercase=True)
         self._tokenizer.pre_tokenizer = BertPreTokenizer()
         # A lower-case ASCII word of the vocabulary is its own only piece: nothing to tokenize.
@@ -62,9 +70,23 @@ class WordPieces:
         found: list[int] = []
         for word in text.split(" "):
             pieces = words.get(word)
-            if pieces is None:
-                pieces = self._tokenize(word)
-            found += pieces
+            if pieces is not None:
+                found += pieces
+            elif len(word) <= MAX_CACHED_LENGTH:
+                found += self._tokenize(word)
+            else:
+                found += self._cut(word)
+        return found
+
+    def _cut(self, word: str) -> list[int]:
+        """The ids of a long word by its parts: code, addresses and tables have few spaces."""
+        found: list[int] = []
+        for match in _PARTS.finditer(word):
+            part = match.group()
+            if len(part) > MAX_WORD_LENGTH and part.isascii() and part.isalnum():
+                found.append(self.unknown)
+            else:
+                found += self._words.get(part) or self._tokenize(part)
         return found
 
     def _tokenize(self, word: str) -> tuple[int, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from tinydancer.embeddings.static_table import (
+    BUILTIN_TABLE,
     StaticTable,
     builtin_vocabulary,
     quantise,
@@ -111,3 +113,10 @@ def test_the_builtin_vocabulary_is_that_of_bert() -> None:
     vocabulary = builtin_vocabulary()
     assert len(vocabulary) == 30522
     assert vocabulary[101:104] == ("[CLS]", "[SEP]", "[MASK]")
+
+
+def test_the_builtin_table_is_the_one_that_its_readme_describes() -> None:
+    readme = (BUILTIN_TABLE.parent / "README.md").read_text()
+    table = read_static_table(BUILTIN_TABLE)
+    assert hashlib.sha256(BUILTIN_TABLE.read_bytes()).hexdigest() in readme
+    assert f"{len(table.vocabulary):,} tokens and {len(table.pairs):,} pairs" in readme

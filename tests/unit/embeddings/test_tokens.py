@@ -31,11 +31,32 @@ REFERENCE = reference(VOCABULARY)
 WORDS = st.sampled_from(
     ["Refund", "my", "café", "e\u0301", "don't", "日本", "a\tb", "\x1f", "[SEP]"]
 )
-TEXTS = st.text() | st.lists(WORDS | st.text(max_size=8), max_size=12).map(" ".join)
+LONG = st.lists(WORDS | st.sampled_from("[](){}=<>.,_\n\t0aZ"), min_size=20, max_size=60).map(
+    "".join
+)
+TEXTS = LONG | st.text() | st.lists(WORDS | st.text(max_size=8), max_size=12).map(" ".join)
 
 
 @given(TEXTS)
 def test_a_text_has_the_ids_that_the_tokenizer_gives_it_as_a_whole(text: str) -> None:
+    assert PIECES.ids(text) == REFERENCE.encode(text, add_special_tokens=False).ids
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a" * 100,
+        "a" * 101,
+        "é" * 101,
+        "a" * 99 + "-" + "b" * 101 + "c",
+        "x" * 60 + "\x00" + "y" * 60,
+        "日本" * 80,
+        'SELECT(a.b,c)\tFROM\n"t";' * 20,
+        ",\u0301" * 40,
+        "\x1c" * 50 + "order" + "\x85" * 50 + "refund",
+    ],
+)
+def test_a_long_word_has_the_ids_that_the_tokenizer_gives_it(text: str) -> None:
     assert PIECES.ids(text) == REFERENCE.encode(text, add_special_tokens=False).ids
 
 
