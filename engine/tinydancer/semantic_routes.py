@@ -175,6 +175,16 @@ class RouteTable:
         return np.asarray(least - _HALF_DIGIT)
 
     @cached_property
+    def conditional(self) -> NDArray[np.bool_]:
+        """(r,) whether a route's conditions ask for a tier or a time of day."""
+        asked = (route.conditions for route in self.routes)
+        return np.fromiter(
+            (bool(c.user_tiers) or c.time_from is not None or c.time_to is not None for c in asked),
+            np.bool_,
+            len(self.routes),
+        )
+
+    @cached_property
     def closeness(self) -> float:
         """How close the routes are: the mean cosine of a vector and the nearest of another route.
 

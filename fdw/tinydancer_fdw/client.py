@@ -15,7 +15,8 @@ from tinydancer_fdw import frames, streams
 from tinydancer_fdw.frames import FrameError, Scan
 from tinydancer_fdw.streams import SLICE, Stream
 
-_RECEIVE = 256 * 1024
+# Below the size from which malloc maps fresh memory for each read, which costs ten times the read.
+_RECEIVE = 64 * 1024
 _IDLE_KEPT = 4
 
 Row = tuple["str | None", ...]

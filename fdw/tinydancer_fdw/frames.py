@@ -156,6 +156,9 @@ def encode_error(sqlstate: str, message: str, detail: str = "", hint: str = "") 
     return frame(ERROR, b"".join(map(_string, (sqlstate, message, detail, hint))))
 
 
+_NUMBERS = {layout: struct.Struct(f">{layout}") for layout in "BHIQiq"}
+
+
 class Reader:
     """Reads a payload from its start; every read checks that the bytes are there."""
 
@@ -173,8 +176,8 @@ class Reader:
 
     def number(self, layout: str) -> int:
         """One big-endian integer of a struct layout such as 'I'."""
-        (number,) = struct.unpack(">" + layout, self._take(struct.calcsize(">" + layout)))
-        return int(number)
+        number = _NUMBERS[layout]
+        return int(number.unpack(self._take(number.size))[0])
 
     def string(self) -> str:
         """One string: its length, then its text."""
@@ -247,16 +250,14 @@ def decode_rows(payload: bytes) -> Iterator[tuple[str | None, ...]]:
     """The rows of a ROWS frame."""
     reader = Reader(payload)
     rows, columns = reader.number("I"), reader.number("H")
+    number, text = reader.number, reader.text
     for _ in range(rows):
-        yield tuple(_cell(reader) for _ in range(columns))
+        row: list[str | None] = []
+        for _ in range(columns):
+            length = number("i")
+            row.append(None if length < 0 else text(length))
+        yield tuple(row)
     reader.end()
-
-
-def _cell(reader: Reader) -> str | None:
-    length = reader.number("i")
-    if length < 0:
-        return None
-    return reader.text(length)
 
 
 def decode_error(payload: bytes) -> tuple[str, str, str, str]:

@@ -65,7 +65,7 @@ def restarted(installation: Installation) -> Iterator[Callable[[], None]]:
         if installation.engine.daemon.alive():
             return
         installation.engine.start()
-        installation.server.open_to_backends(installation.engine)
+        installation.server.open_to_backends(installation.engine.socket)
 
     yield start
     start()

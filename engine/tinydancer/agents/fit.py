@@ -66,9 +66,10 @@ def lifts(
         table = routes.similarities(requests)[:, leading]
         rows, found = np.nonzero(table >= routes.least(default_threshold)[leading])
         values = table[rows, found]
+    # Most routes have no conditions: only the others are asked, each once.
     held = [
         place
-        for place in np.unique(found).tolist()
+        for place in dict.fromkeys(found[routes.conditional[leading[found]]].tolist())
         if not routes.routes[leading[place]].conditions.permit(user_tier, now)
     ]
     if held:

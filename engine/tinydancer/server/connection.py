@@ -27,7 +27,8 @@ from tinydancer_fdw.frames import FrameError, Row, Scan, TextError
 
 # Before HELLO has been accepted, a stranger gets no more memory than this.
 _HELLO_BYTES = 16 * 1024
-_RECEIVE = 256 * 1024
+# Below the size from which malloc maps fresh memory for each read, which costs ten times the read.
+_RECEIVE = 64 * 1024
 _ANSWER_BYTES = 256 * 1024
 _FIRST_ROWS = 64
 _MOST_NAME = 64

@@ -1,0 +1,274 @@
+"""How long a question takes in SQL, from the client's statement to its rows.
+
+    python -m tests.benchmarks.bench_sql [--dsn DSN] [--postgres 16|18] [--realtime] [--json]
+
+Without --dsn: on an embedded server of its own. With it: on a database of its own on that server,
+by each front door that it has. Figures are milliseconds: median, 99th percentile, and the median
+as a ratio to `SELECT 1` on the same connection in the same second, which varies least from machine
+to machine. Texts are random words, none asked before. --realtime (root only) puts server, engine
+and client before all other processes, to measure on a busy machine what an idle one would give.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import psycopg
+from tests.conftest import Installation, Server
+
+from tinydancer import embedded, instance
+from tinydancer.store import schema
+from tinydancer.store.front_doors import EngineAddress, available_front_doors
+
+VOCABULARY = (
+    "write review summarize translate the a this contract poem function email report in python "
+    "german for my customer about billing refund weather data table quickly carefully and plan"
+)
+WORDS = VOCABULARY.split()
+AGENTS = """
+INSERT INTO agents (name, capabilities, cost_per_1k_input_tokens, cost_per_1k_output_tokens,
+                    avg_latency_ms, quality)
+SELECT 'agent ' || n, ARRAY['skill ' || n, (ARRAY['code', 'analysis', 'chat'])[n % 3 + 1]],
+       0.001 * n, 0.003 * n, 100 * n, 0.5 + 0.04 * n
+FROM generate_series(1, 10) n
+"""
+DECIDE = "SELECT agent_name, confidence, estimated_cost, estimated_latency_ms FROM route_decisions"
+EXPLAIN = "SELECT * FROM route_decisions"
+MATCH = "SELECT route_name, similarity, target_agent, confidence FROM semantic_matches"
+ROUTES = 1000
+
+_random = random.Random(20)
+_numbers = count()
+
+
+def text() -> str:
+    """A request of a dozen words that nobody has asked before."""
+    return f"{' '.join(_random.choices(WORDS, k=12))} {next(_numbers)}"
+
+
+def texts(number: int) -> list[str]:
+    """So many of them."""
+    return [text() for _ in range(number)]
+
+
+class Figures:
+    """What was measured, printed as it comes."""
+
+    def __init__(self, as_json: bool) -> None:
+        self.measured: dict[str, dict[str, float]] = {}
+        self._print = (lambda line: None) if as_json else (lambda line: print(line, flush=True))
+
+    def add(self, name: str, p50: float, p99: float | None = None, **more: float) -> None:
+        """One line; times in milliseconds."""
+        self.measured[name] = {"p50": p50, **({} if p99 is None else {"p99": p99}), **more}
+        tail = f"{p99:9.3f} ms p99" if p99 is not None else " " * 16
+        ratios = "".join(f"   {value:6.1f} x {key}" for key, value in more.items())
+        self._print(f"{name:52} {p50:9.3f} ms {tail}{ratios}")
+
+
+def repeated(call: Callable[[], object], rounds: int) -> tuple[float, float]:
+    """Median and 99th percentile in milliseconds, after some rounds to warm up."""
+    for _ in range(min(100, rounds // 10)):
+        call()
+    times = []
+    for _ in range(rounds):
+        began = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - began)
+    times.sort()
+    return times[len(times) // 2] * 1000, times[int(len(times) * 0.99)] * 1000
+
+
+def once(call: Callable[[], object]) -> float:
+    """The time of one call in milliseconds."""
+    began = time.perf_counter()
+    call()
+    return (time.perf_counter() - began) * 1000
+
+
+def measure(place: Installation, figures: Figures, rounds: int) -> None:
+    """All figures of one front door."""
+    door = place.front_door
+    with place.connect() as db:
+        # Anything but the chosen one's tables is imported beside them.
+        db.execute("CREATE SCHEMA IF NOT EXISTS bench")
+        db.execute(f"IMPORT FOREIGN SCHEMA tinydancer FROM SERVER tinydancer_{door} INTO bench")
+        db.execute("SET search_path = bench, tinydancer, public")
+        try:
+            _measure_scans(db, f"{door}: ", figures, rounds)
+            _measure_connections(place, f"{door}: ", figures)
+        finally:
+            db.execute("DROP SCHEMA bench CASCADE")
+
+
+def _measure_scans(db: psycopg.Connection, door: str, figures: Figures, rounds: int) -> None:
+    def asking(query: str, prepare: bool = True) -> Callable[[], object]:
+        return lambda: db.execute(query, (text(),), prepare=prepare).fetchall()
+
+    def against_select_1(name: str, call: Callable[[], object]) -> None:
+        half = rounds // 2
+        before, _ = repeated(lambda: db.execute("SELECT 1", prepare=True).fetchall(), half)
+        p50, p99 = repeated(call, rounds)
+        after, _ = repeated(lambda: db.execute("SELECT 1", prepare=True).fetchall(), half)
+        figures.add(door + name, p50, p99, **{"SELECT 1": p50 / ((before + after) / 2)})
+
+    db.execute("UPDATE routes SET active = false")
+    against_select_1("one decision over 10 agents", asking(f"{DECIDE} WHERE request = %s"))
+    against_select_1("the same, not prepared", asking(f"{DECIDE} WHERE request = %s", False))
+    against_select_1("the same with reasons", asking(f"{EXPLAIN} WHERE request = %s"))
+    against_select_1("the same by ruvector_route", asking("SELECT * FROM ruvector_route(%s)"))
+    db.execute("UPDATE routes SET active = true")
+    against_select_1(f"the same beside {ROUTES} routes", asking(f"{DECIDE} WHERE request = %s"))
+    against_select_1(f"one match over {ROUTES} routes", asking(f"{MATCH} WHERE query = %s"))
+    db.execute("UPDATE routes SET active = false")
+
+    def many(number: int) -> Callable[[], object]:
+        batch = texts(number)
+        return lambda: db.execute(f"{DECIDE} WHERE request = ANY(%s)", (batch,)).fetchall()
+
+    many(100)()
+    figures.add(door + "10,000 requests in one = ANY", once(many(10_000)))
+    db.execute("CREATE TEMP TABLE asked (body text)")
+    batches = [texts(1000) for _ in range(5)]
+    joins, lists = [], []
+    for batch in batches:
+        db.execute("TRUNCATE asked")
+        db.cursor().executemany("INSERT INTO asked VALUES (%s)", [(body,) for body in batch])
+        db.execute("ANALYZE asked")
+        join = f"{DECIDE} JOIN asked ON request = body"
+        joins.append(once(lambda join=join: db.execute(join).fetchall()))
+        everything = f"{DECIDE} WHERE request = ANY(ARRAY(SELECT body FROM asked))"
+        lists.append(once(lambda query=everything: db.execute(query).fetchall()))
+    joined, listed = sorted(joins)[2], sorted(lists)[2]
+    figures.add(door + "1,000 rows in one = ANY", listed)
+    figures.add(door + "1,000 rows in a join", joined, **{"= ANY": joined / listed})
+    db.execute("DROP TABLE asked")
+
+
+def _measure_connections(place: Installation, door: str, figures: Figures) -> None:
+    firsts = []
+    for _ in range(20):
+        with place.connect() as new:
+            new.execute("SET search_path = bench, tinydancer, public")
+            query = f"{DECIDE} WHERE request = %s"
+            firsts.append(
+                once(lambda new=new, query=query: new.execute(query, (text(),)).fetchall())
+            )
+    firsts.sort()
+    figures.add(door + "first decision on a new connection", firsts[10], firsts[-1])
+
+
+@contextmanager
+def places(dsn: str | None, version: int) -> Iterator[list[Installation]]:
+    """An installation for each front door of a server, all served by one engine."""
+    with ExitStack() as stack:
+        if dsn is None:
+            running = stack.enter_context(instance.throwaway_instance(version))
+            server = Server(running.server.dsn(database="postgres"), running.server)
+            database, engine = embedded.DATABASE, running.engine
+            with running.server.connect() as connection:
+                doors: Sequence[str] = available_front_doors(connection)
+        else:
+            server = Server(dsn, None)
+            database = stack.enter_context(server.database())
+            directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            engine = server.engine(database, directory)
+            with psycopg.connect(server.dsn(database), autocommit=True) as connection:
+                doors = available_front_doors(connection)
+                schema.install(
+                    connection,
+                    dimension=instance.DIMENSION,
+                    front_doors=doors,
+                    engine_address=EngineAddress(socket=str(engine.socket)),
+                )
+                connection.execute("ALTER ROLE tinydancer_engine LOGIN")
+            engine.start()
+            stack.callback(engine.stop)
+            server.open_to_backends(engine.socket)
+        yield [Installation(server, database, door, engine) for door in doors]
+
+
+def add_routes(db: psycopg.Connection) -> None:
+    """A thousand routes, embedded by the engine."""
+    db.cursor().executemany(
+        "INSERT INTO routes (name, description, target_agent) VALUES (%s, %s, 'agent 1')",
+        [(f"route {number}", text()) for number in range(ROUTES)],
+    )
+    db.execute("SELECT FROM semantic_matches WHERE query = 'warm'")
+    waiting = "SELECT FROM routes WHERE embedding IS NULL"
+    while db.execute(waiting).fetchone():
+        time.sleep(0.05)
+
+
+def before_all_others(place: Installation) -> None:
+    """Puts the server, the engine and this process before all others of the machine."""
+    with place.connect() as db:
+        [(file,)] = db.execute("SELECT pg_read_file('postmaster.pid')").fetchall()
+        backends = db.execute("SELECT pid FROM pg_stat_activity").fetchall()
+    engine = place.engine.daemon.pid() or 0
+    for pid in (int(file.split()[0]), engine, os.getpid(), *(pid for (pid,) in backends)):
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            os.sched_setscheduler(int(task.name), os.SCHED_FIFO, os.sched_param(1))
+
+
+def measure_up(figures: Figures, version: int) -> None:
+    """`tinydancer up` on a data directory that exists, three times."""
+    with tempfile.TemporaryDirectory(prefix="td-", dir="/tmp") as directory:
+        Path(directory).chmod(0o755)
+        command = [sys.executable, "-m", "tinydancer"]
+        at = ["--data", f"{directory}/data"]
+        times = []
+        try:
+            for _ in range(4):
+                began = time.perf_counter()
+                up = [*command, "up", *at, "--postgres", str(version)]
+                subprocess.run(up, check=True, capture_output=True)
+                times.append((time.perf_counter() - began) * 1000)
+                subprocess.run([*command, "down", *at], check=True, capture_output=True)
+        finally:
+            subprocess.run([*command, "down", *at], check=False, capture_output=True)
+    figures.add("tinydancer up, new data directory", times[0])
+    figures.add("tinydancer up, existing data directory", sorted(times[1:])[1], max(times[1:]))
+
+
+def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--dsn", default=os.environ.get("TINYDANCER_TEST_DSN"))
+    parser.add_argument("--postgres", type=int, default=embedded.DEFAULT_VERSION)
+    parser.add_argument("--rounds", type=int, default=2000)
+    parser.add_argument("--realtime", action="store_true")
+    parser.add_argument("--no-up", action="store_true", help="leave `tinydancer up` out")
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args(arguments)
+    figures = Figures(options.json)
+    with places(options.dsn, options.postgres) as there:
+        with there[0].connect() as db:
+            db.execute(AGENTS)
+            add_routes(db)
+        if options.realtime:
+            before_all_others(there[0])
+        for place in there:
+            measure(place, figures, options.rounds)
+        if options.realtime:
+            os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+    if options.dsn is None and not options.no_up:
+        measure_up(figures, options.postgres)
+    if options.json:
+        print(json.dumps(figures.measured))
+    return figures.measured
+
+
+if __name__ == "__main__":
+    main()
