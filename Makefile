@@ -1,5 +1,6 @@
 # make demo   sets up and shows decisions on an embedded PostgreSQL
 # make test   sets up and runs all tests on an embedded PostgreSQL (POSTGRES=16 for the older one)
+# make bench  sets up and prints benchmarks as tables and ratios (BENCH=sql for one of them)
 # Works in a path with spaces: everything here is relative to this directory.
 
 PYTHON ?= python3
@@ -53,7 +54,7 @@ lint: .venv/linters
 	$(BIN)/mypy
 
 bench: install
-	@$(BIN)/python -m pytest tests/benchmarks $(PYTEST_ARGS)
+	@$(BIN)/python -m tests.benchmarks $(BENCH)
 
 clean:
 	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
