@@ -182,6 +182,7 @@ class EngineSession:
             now=datetime.now(timezone.utc),
             front_door=self._front_door,
             status=self._engine.status,
+            classifier=snapshot.classifier,
             route_search=self._engine.route_search(snapshot),
             rates=self._engine.rates,
         )

@@ -21,6 +21,7 @@ from tinydancer.embeddings.base import Embedder, Vectors
 from tinydancer.errors import NotReady
 from tinydancer.semantic_routes import Conditions, Route, RouteTable
 from tinydancer.store.freshness import EVERYTHING, STALE_PARTS, Seen
+from tinydancer.store.models import StoredClassifier, read_classifier
 from tinydancer.store.settings import Settings, read_settings
 
 Connection = psycopg.Connection[Any]
@@ -103,7 +104,8 @@ class Snapshot:
     """What a decision reads: active agents and routes, settings, and the embedder they name.
 
     `seen` is what it was read under, `read_at` the monotonic time before it was. Where routes are
-    searched in the database, `routes` has no vectors, and `indexed` is not None.
+    searched in the database, `routes` has no vectors, and `indexed` is not None. `classifier` is
+    the active one.
     """
 
     agents: AgentTable
@@ -113,6 +115,7 @@ class Snapshot:
     seen: Seen
     read_at: float
     indexed: IndexedRoutes | None = None
+    classifier: StoredClassifier | None = None
 
     @property
     def visible(self) -> str:
@@ -152,7 +155,10 @@ def read_snapshot(
             routes, indexed, unsaved_routes = _read_routes(conn, embedder, settings)
         else:
             routes, indexed, unsaved_routes = previous.routes, previous.indexed, ()
-    snapshot = Snapshot(agents, routes, settings, embedder, seen, read_at, indexed)
+        classifier = None if previous is None else previous.classifier
+        if previous is None or not stale.isdisjoint({"models", "*"}):
+            classifier = read_classifier(conn, classifier)
+    snapshot = Snapshot(agents, routes, settings, embedder, seen, read_at, indexed, classifier)
     return snapshot, (*unsaved_agents, *unsaved_routes)
 
 

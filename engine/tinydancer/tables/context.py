@@ -67,12 +67,16 @@ class Status:
     escalated: int = 0
 
 
-@dataclass(frozen=True)
-class ActiveClassifier:
+class ActiveClassifier(Protocol):
     """The classifier in use, under the name that the table `models` has for it."""
 
-    name: str
-    classifier: RouteClassifier
+    @property
+    def name(self) -> str:
+        """Its name."""
+
+    @property
+    def classifier(self) -> RouteClassifier:
+        """Itself. Raises InvalidInput where it can't be read."""
 
 
 @dataclass(frozen=True)

@@ -1,19 +1,26 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tinydancer.errors import NotReady
+from tinydancer.neural.classifier import RouteClassifier
 from tinydancer.neural.dataset import LabelledText, prepare
 from tinydancer.neural.fitting import FitOptions, fit
 from tinydancer.neural.training import TrainingOptions
-from tinydancer.tables.context import ActiveClassifier
 
 if TYPE_CHECKING:
     from .conftest import Engine, Watched
+
+
+@dataclass(frozen=True)
+class ActiveClassifier:
+    name: str
+    classifier: RouteClassifier
+
 
 THINGS = ("a parser", "my script", "the login page", "this function", "an old module")
 MEALS = ("a soup", "my dinner", "the noodles", "this cake", "an old recipe")

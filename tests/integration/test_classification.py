@@ -1,0 +1,61 @@
+"""A classifier in the table `models` classifies from the commit on, in every session."""
+
+from __future__ import annotations
+
+import psycopg
+import pytest
+
+from tinydancer.embeddings.static import StaticEmbedder
+from tinydancer.neural import packing
+from tinydancer.neural.dataset import LabelledText, prepare
+from tinydancer.neural.fitting import FitOptions, fit
+from tinydancer.neural.training import TrainingOptions
+
+OPTIONS = FitOptions(network=TrainingOptions(hidden=16, groups=2, epochs=30, batch=8, rate=5e-3))
+THINGS = ("the parser", "my script", "the login page", "this function", "an old module")
+CATEGORY = """
+SELECT classification->>'top_category', model FROM request_classifications WHERE content = %s
+"""
+
+
+def trained(first: str, second: str) -> bytes:
+    """A small model that tells debugging and cooking apart, under these names."""
+    rows = [
+        *(LabelledText(f"{verb} {thing}", first) for verb in ("debug", "fix") for thing in THINGS),
+        *(LabelledText(f"{verb} {thing} soup", second) for verb in ("cook", "eat")
+          for thing in THINGS),
+    ]  # fmt: skip
+    embedder = StaticEmbedder.builtin()
+    data = prepare(rows)
+    return packing.to_bytes(
+        fit(data, embedder.embed(data.texts), embedder.space, OPTIONS).classifier
+    )
+
+
+def insert(db: psycopg.Connection, name: str, weights: bytes) -> int:
+    row = db.execute(
+        "INSERT INTO models (kind, name, weights) VALUES ('classifier', %s, %s) RETURNING id",
+        (name, weights),
+    ).fetchone()
+    assert row is not None
+    db.execute("SELECT ruvector_activate_model(%s)", row)
+    return int(row[0])
+
+
+def test_a_model_classifies_from_the_commit_of_its_switch_on_and_back(
+    db: psycopg.Connection,
+) -> None:
+    insert(db, "first", trained("code", "food"))
+    assert db.execute(CATEGORY, ("debug the parser",)).fetchone() == ("code", "first")
+    insert(db, "second", trained("software", "kitchen"))
+    assert db.execute(CATEGORY, ("debug the parser",)).fetchone() == ("software", "second")
+    db.execute("SELECT ruvector_rollback_model('classifier')")
+    assert db.execute(CATEGORY, ("cook this function soup",)).fetchone() == ("food", "first")
+
+
+def test_a_damaged_model_is_named_and_decisions_go_on(db: psycopg.Connection) -> None:
+    number = insert(db, "broken", trained("code", "food")[:1000])
+    with pytest.raises(psycopg.errors.InvalidParameterValue, match=rf"model {number} \('broken'\)"):
+        db.execute(CATEGORY, ("debug the parser",))
+    decided = db.execute("SELECT count(*) FROM route_decisions WHERE request = 'x'").fetchone()
+    assert decided == (1,)
