@@ -45,4 +45,4 @@ def read_classifier(
         if previous is not None and (previous.id, previous.name, previous.checksum) == row:
             return previous
         (weights,) = cursor.execute(WEIGHTS, (row[0],)).fetchone() or (b"",)
-    return StoredClassifier(*row, weights)
+    return StoredClassifier(row[0], row[1], row[2], weights)
