@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+import numpy as np
+from numpy.typing import NDArray
 from tokenizers import Tokenizer
 from tokenizers.models import WordPiece
 from tokenizers.normalizers import BertNormalizer
@@ -77,6 +79,10 @@ class WordPieces:
             else:
                 found += self._cut(word)
         return found
+
+    def counts(self, texts: Sequence[str]) -> NDArray[np.int64]:
+        """(n,) how many ids each text has. Raises InvalidText."""
+        return np.fromiter((len(self.ids(text)) for text in texts), np.int64, count=len(texts))
 
     def _cut(self, word: str) -> list[int]:
         """The ids of a long word by its parts: code, addresses and tables have few spaces."""
