@@ -50,6 +50,11 @@ class Outcomes:
         """(n, m) where there is a reward."""
         return ~np.isnan(self.rewards)
 
+    def take(self, rows: Rows) -> Outcomes:
+        """The outcomes of some requests, in the order asked for."""
+        propensities = None if self.propensities is None else self.propensities[rows]
+        return Outcomes(self.agents, self.rewards[rows], propensities)
+
     def means(self, prior_weight: float = 1.0) -> Doubles:
         """(m,) mean reward of each agent, shrunk to the mean of all by `prior_weight` rewards."""
         seen = self.seen

@@ -26,6 +26,8 @@ from tinydancer.learning.stacking import (
     fit_weights,
 )
 
+MOST_ROWS = 20_000
+"""Requests that are learned from, the last ones: time grows with the square of their number."""
 STANDARD_ERRORS = 2.0
 """How far above nothing a gain must be: one-sided 97.7%, as several candidates were tried."""
 
@@ -126,8 +128,12 @@ class QualityModel:
 def fit_quality(requests: Requests, outcomes: Outcomes, seed: int = 0) -> QualityModel:
     """Fit every family, stack them on held-out rows, and hold the sum against the simple answers.
 
+    Of more than MOST_ROWS requests the last are used, so they should be in the order of time.
     Raises NotReady where there is no outcome at all.
     """
+    if len(requests) > MOST_ROWS:
+        last = np.arange(len(requests) - MOST_ROWS, len(requests))
+        requests, outcomes = requests.take(last), outcomes.take(last)
     seen = outcomes.seen
     if not seen.any():
         raise NotReady(

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from tinydancer.errors import InvalidInput, NotReady, NumberOutOfRange
+from tinydancer.learning import quality
 from tinydancer.learning.outcomes import Outcomes
 from tinydancer.learning.quality import fit_quality
 from tinydancer.learning.quality_file import pack, unpack
@@ -111,6 +112,17 @@ def test_probabilities_are_calibrated_on_new_requests() -> None:
     probabilities = model.probabilities(estimates)[rows, chosen]
     assert ((probabilities >= 0) & (probabilities <= 1)).all()
     assert probabilities.mean() == pytest.approx(rewards[rows, chosen].mean(), abs=0.04)
+
+
+def test_of_very_many_outcomes_the_last_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(quality, "MOST_ROWS", 100)
+    requests, kinds = topics(250, 25)
+    outcomes = Outcomes(AGENTS, full(kinds, 26))
+    last = np.arange(150, 250)
+    expected = fit_quality(requests.take(last), outcomes.take(last))
+    model = fit_quality(requests, outcomes)
+    assert model.evidence.outcomes == 200
+    assert np.array_equal(model.estimate(requests), expected.estimate(requests))
 
 
 def test_the_same_outcomes_give_the_same_model() -> None:
