@@ -21,6 +21,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from hypothesis import settings
 from psycopg import conninfo, sql
 
 from tinydancer import embedded, instance
@@ -28,6 +29,10 @@ from tinydancer.instance import Engine
 from tinydancer.processes import Account
 from tinydancer.store import schema
 from tinydancer.store.front_doors import FRONT_DOORS, EngineAddress, available_front_doors
+
+# How long an example takes says nothing on a machine that others use too.
+settings.register_profile("tinydancer", deadline=None)
+settings.load_profile("tinydancer")
 
 WHY_MISSED = {
     "multicorn": "this server has no Multicorn2; TINYDANCER_TEST_DSN names one that has",
