@@ -15,7 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinydancer.embeddings.base import Embedder
-from tinydancer.embeddings.static import StaticEmbedder
 from tinydancer.evaluation import routing_metrics as metrics
 from tinydancer.evaluation.score_tables import (
     FOLDS,
@@ -24,6 +23,7 @@ from tinydancer.evaluation.score_tables import (
     fold_numbers,
     read_tables,
 )
+from tinydancer.evaluation.tiers import installed_tiers
 from tinydancer.learning.outcomes import Outcomes
 from tinydancer.learning.quality import best_columns, fit_quality
 from tinydancer.learning.requests import Requests, describe_with
@@ -65,10 +65,10 @@ class HeldOut:
 def run(data: Path, embedders: Mapping[str, Embedder] | None = None) -> list[Result]:
     """Figures for every *.jsonl.gz in `data`, by table, router and metric.
 
-    embedders: tier name → embedder; the static table where none is given. Raises InvalidInput for
-    a table that can't be read (score_tables.read_table).
+    embedders: tier name → embedder; those that are installed where none is given. Raises
+    InvalidInput for a table that can't be read (score_tables.read_table).
     """
-    tiers = embedders if embedders is not None else {"static": StaticEmbedder.builtin()}
+    tiers = embedders if embedders is not None else installed_tiers()
     results: list[Result] = []
     for table in read_tables(data):
         results += baselines(table)

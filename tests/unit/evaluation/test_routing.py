@@ -10,8 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tinydancer.embeddings.static import StaticEmbedder
 from tinydancer.errors import InvalidInput, MissingInput
-from tinydancer.evaluation.routing import Result, run
+from tinydancer.evaluation import routing
+from tinydancer.evaluation.routing import Result
 
 TOPICS = (
     ("Prove that the integral of {} over the unit ball converges for {} > {}", 0),
@@ -20,6 +22,8 @@ TOPICS = (
     ("What would you cook for {} guests who like {} and {}?", 1),
 )
 NOUNS = ("river", "stone", "lamp", "otter", "violin", "cloud", "teapot", "meadow", "ferry")
+
+STATIC = {"static": StaticEmbedder.builtin()}
 
 Scores = Callable[[np.random.Generator, int], dict[str, float]]
 
@@ -39,6 +43,10 @@ def write_table(
             if costs is not None:
                 row["costs"] = costs
             stream.write(json.dumps(row) + "\n")
+
+
+def run(folder: Path) -> list[Result]:
+    return routing.run(folder, STATIC)
 
 
 def value(results: list[Result], router: str, metric: str) -> float | None:
