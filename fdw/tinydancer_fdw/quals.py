@@ -55,21 +55,28 @@ def _input(column: Column, qual: Qual) -> Input | UnusableQual | None:
     if qual.operator == "=":
         if qual.value is None and not column.required:
             return None
+        if column.type == "text[]" and isinstance(qual.value, str):
+            return _garbled(column)
         return Input(column.name, EQUALS, wire(qual.value))
     if qual.operator == ("=", True):
         if isinstance(qual.value, list):
             return Input(column.name, ANY, wire(qual.value))
-        # Multicorn takes ARRAY[$1, $2] for a text, and hands over bytes of no meaning.
-        return UnusableQual(
-            f"Multicorn can't pass a list of parameters on to {column.name}",
-            f"write {column.name} = ANY($1) with one array, or use the native front door",
-        )
+        return _garbled(column)
     if qual.operator == "<>" and qual.value is None:  # IS NOT NULL
         return None
     operator = qual.operator if isinstance(qual.operator, str) else qual.operator[0]
     return UnusableQual(
         f"{column.name} is an input: it has no value to be compared by {operator}",
         f"give it one: {column.name} = ... or {column.name} = ANY(...)",
+    )
+
+
+def _garbled(column: Column) -> UnusableQual:
+    # Multicorn takes ARRAY[$1, $2] or f($1) for a text, and hands over bytes of no meaning.
+    equals = f"{column.name} = " + ("$1" if column.type == "text[]" else "ANY($1)")
+    return UnusableQual(
+        f"Multicorn can't pass an array that is put together at run time on to {column.name}",
+        f"write {equals} with one array, ARRAY(SELECT ...), or use the native front door",
     )
 
 

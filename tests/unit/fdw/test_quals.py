@@ -71,9 +71,16 @@ def test_a_comparison_with_an_input_that_has_no_value_is_refused(operator: Any) 
     assert "max_cost = " in caught.value.hint
 
 
-def test_a_list_of_parameters_that_multicorn_garbles_is_refused() -> None:
-    with pytest.raises(quals.UnusableQual, match="list of parameters"):
-        inputs(Qual("request", ("=", True), "\x01garbage"))
+@pytest.mark.parametrize(
+    "qual",
+    [
+        Qual("request", ("=", True), "\x01garbage"),
+        Qual("required_capabilities", "=", "\x01garbage"),
+    ],
+)
+def test_an_array_that_multicorn_garbles_is_refused(qual: Qual) -> None:
+    with pytest.raises(quals.UnusableQual, match=f"on to {qual.field_name}"):
+        inputs(qual)
 
 
 @pytest.mark.parametrize(
