@@ -76,7 +76,7 @@ question_of_row(BatchedJoin *join)
 {
 	Datum	   *inputs = MemoryContextAlloc(join->batch,
 											sizeof(Datum) * (size_t) (join->nvarying + 1));
-	Question	   *question;
+	Question   *question;
 
 	for (int i = 0; i < join->nvarying; i++)
 	{

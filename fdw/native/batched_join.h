@@ -49,7 +49,7 @@ typedef struct Question
 typedef struct OuterRow
 {
 	MinimalTuple tuple;
-	Question	   *question;			/* NULL where an input is NULL: it joins nothing */
+	Question   *question;			/* NULL where an input is NULL: it joins nothing */
 	text	   *value;
 } OuterRow;
 
@@ -86,7 +86,7 @@ typedef struct BatchedJoin
 	MemoryContext batch;		/* all of a batch, reset for the next */
 	OuterRow   *rows;
 	int			nrows;
-	Question	   *questions;
+	Question   *questions;
 	int			at;				/* the outer row being joined */
 	bool		loaded;			/* it is in the scan tuple */
 	bool		matched;

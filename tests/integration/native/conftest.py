@@ -75,10 +75,11 @@ class ScriptedEngine:
                 connection, _ = listener.accept()
             except OSError:
                 return
-            self._sockets.append(connection)
-            threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
+            threading.Thread(target=self.serve, args=(connection,), daemon=True).start()
 
-    def _serve(self, connection: socket.socket) -> None:
+    def serve(self, connection: socket.socket) -> None:
+        """Answer one connection until its end."""
+        self._sockets.append(connection)
         with connection, contextlib.suppress(OSError), connection.makefile("rb") as stream:
             while len(header := stream.read(frames.HEADER.size)) == frames.HEADER.size:
                 kind, length = frames.read_header(header)

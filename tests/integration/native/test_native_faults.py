@@ -3,7 +3,9 @@ that got it serves the next query."""
 
 from __future__ import annotations
 
+import contextlib
 import random
+import socket
 import struct
 import threading
 import time
@@ -300,6 +302,41 @@ def test_the_engines_refusal_is_read_though_it_closes_before_all_is_sent(
     engine.welcome = frames.encode_error("54000", "too many connections")
     with pytest.raises(psycopg.errors.ProgramLimitExceeded, match="too many connections"):
         survivor.execute("SELECT 1 FROM route_decisions WHERE request = repeat('x', 20000000)")
+
+
+def test_an_engine_too_busy_to_take_connections_is_an_error_in_time(
+    survivor: Connection, engine: ScriptedEngine
+) -> None:
+    path = engine.path.with_name("busy.sock")
+    with socket.socket(socket.AF_UNIX) as listener, contextlib.ExitStack() as waiting:
+        listener.bind(str(path))
+        path.chmod(0o666)
+        listener.listen(0)
+        for _ in range(2):  # nobody accepts them: the queue is full
+            client = waiting.enter_context(socket.socket(socket.AF_UNIX))
+            client.setblocking(False)
+            client.connect_ex(str(path))
+        with survivor.transaction(force_rollback=True):
+            survivor.execute(
+                f"ALTER SERVER engine OPTIONS (SET socket '{path}', ADD connect_timeout '100')"
+            )
+            with pytest.raises(SqlclientUnableToEstablishSqlconnection, match="timed out"):
+                survivor.execute(QUERY)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_an_engine_on_a_port_of_this_machine_is_reached(
+    survivor: Connection, engine: ScriptedEngine, host: str
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=lambda: engine.serve(listener.accept()[0]), daemon=True).start()
+        with survivor.transaction(force_rollback=True):
+            survivor.execute(
+                f"ALTER SERVER engine OPTIONS (DROP socket, ADD host '{host}', "
+                f"ADD port '{listener.getsockname()[1]}')"
+            )
+            assert survivor.execute(QUERY).fetchall() == [ROW]
+    assert len(engine.scans) == 1
 
 
 def test_an_engine_on_another_host_is_refused_for_want_of_tls(survivor: Connection) -> None:
