@@ -19,7 +19,15 @@ from tinydancer.joint_success import Correlations, unknown_correlations
 from tinydancer.policies import Policy
 from tinydancer.policies.estimates import Mask
 from tinydancer.router import estimate
-from tinydancer.teams import Bids, Limits, Team, check_request, form_ensemble, form_team
+from tinydancer.teams import (
+    Bids,
+    Limits,
+    Team,
+    check_request,
+    form_ensemble,
+    form_team,
+    no_team,
+)
 
 HOLDS = 1.0
 """Added to the score (0 to 1) of an agent that lists the capability of a part: it goes before all
@@ -47,6 +55,8 @@ def plan_team(
     """
     allowed = np.ones(len(agents), np.bool_) if candidates is None else candidates
     check_request(strategy, num_agents, int(allowed.sum()))
+    if not allowed.any():
+        return no_team(strategy, "no agent satisfies the constraints")
     parts = _parts(request, strategy, num_agents, agents, embedder)
     bids = _bids(request, parts, agents, embedder, policy, tokens_out, allowed)
     if strategy != "ensemble":

@@ -90,12 +90,15 @@ class Team:
 
 
 def check_request(strategy: str, num_agents: int, available: int) -> None:
-    """Raises InvalidInput for a strategy that is none and a number of agents that can't be."""
+    """Raises InvalidInput for a strategy that is none and a number of agents that can't be.
+
+    Where no agent is available any number is too many: that is a refusal and no wrong argument.
+    """
     if strategy not in STRATEGIES:
         raise InvalidInput(
             f"unknown strategy {strategy!r}", hint=f"Use one of: {', '.join(STRATEGIES)}."
         )
-    most = min(available, MOST_AGENTS)
+    most = min(available, MOST_AGENTS) if available else MOST_AGENTS
     if not 1 <= num_agents <= most:
         raise InvalidInput(
             f"num_agents must be from 1 to {most}, not {num_agents}",
@@ -329,6 +332,11 @@ def _joint(team: Sequence[int], success: Doubles, correlations: Correlations) ->
     return joint_success(success[columns], float(above.mean()) if len(above) else 0.0)
 
 
+def no_team(strategy: str, refusal: str, *, exact: bool = True) -> Team:
+    """A team without members, and why."""
+    return Team(strategy, (), 0.0, 0.0, 0.0, None, exact, refusal)
+
+
 def _refused(
     strategy: str, bids: Bids, limits: Limits, exact: bool, size: int | None = None
 ) -> Team:
@@ -339,7 +347,7 @@ def _refused(
         reason = f"no agent may take place {empty[0] + 1}"
     else:
         reason = _binding(strategy, bids, limits, size)
-    return Team(strategy, (), 0.0, 0.0, 0.0, None, exact, reason)
+    return no_team(strategy, reason, exact=exact)
 
 
 def _binding(strategy: str, bids: Bids, limits: Limits, size: int) -> str:

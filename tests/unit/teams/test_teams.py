@@ -157,6 +157,23 @@ def test_a_number_of_agents_that_cannot_be_is_refused(
         plan(table, embedder, "Anything", strategy, count)
 
 
+def test_where_no_agent_may_be_chosen_the_team_is_refused(
+    table: AgentTable, embedder: StaticEmbedder
+) -> None:
+    team = plan_team(
+        "Anything",
+        "pipeline",
+        2,
+        table,
+        embedder,
+        POLICIES["cost"],
+        np.full(len(table), 500.0),
+        Limits(),
+        candidates=np.zeros(len(table), np.bool_),
+    )
+    assert (team.members, team.refusal) == ((), "no agent satisfies the constraints")
+
+
 def test_a_misspelt_strategy_lists_what_there_is(
     table: AgentTable, embedder: StaticEmbedder
 ) -> None:
