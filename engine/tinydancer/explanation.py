@@ -146,6 +146,8 @@ class Explainer:
             "truncated": qualified > len(candidates) or refused > MOST_LISTED,
             "models": {"embedder": evidence.embedder, "quality": decisions.estimates.source},
         }
+        if decisions.estimates.evidence is not None:
+            found["quality_evidence"] = decisions.estimates.evidence
         if evidence.unknown:
             found["unknown_agents"] = list(evidence.unknown)
         return found
@@ -172,7 +174,7 @@ class Explainer:
             "expected_quality": column(self._quality),
             "confidence": column(self._confidence),
             # A figure without outcomes is what was registered: a prior, not a measurement.
-            "quality_is": ["measured" if count else "prior" for count in outcomes],
+            "quality_is": [self._standing(at, n) for at, n in zip(best, outcomes, strict=True)],
             "outcomes": outcomes,
             "output_tokens": column(self._tokens_out),
             "output_tokens_from": [
@@ -193,6 +195,12 @@ class Explainer:
             if "fit" in candidate and candidate["fit"] != candidate["similarity"]:
                 candidate["fit_by_route"] = self._route(row, position)
         return found
+
+    def _standing(self, position: int, outcomes: int) -> str:
+        learned = self._decisions.estimates.learned
+        if learned is not None and learned[position]:
+            return "learned"
+        return "measured" if outcomes else "prior"
 
     def _route(self, row: int, position: int) -> str | None:
         """The route that lends most to an agent's fit."""

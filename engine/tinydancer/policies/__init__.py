@@ -37,6 +37,11 @@ class Policy:
         """Whether the meaning of the request counts."""
         return self.weights.fit > 0.0
 
+    @property
+    def wants_quality(self) -> bool:
+        """Whether the quality of the answer counts."""
+        return self.weights.quality > 0.0 or self.key is hybrid.quality_per_dollar
+
 
 def weighted(name: str, weights: Weights) -> Policy:
     """The blend of the objectives with these weights."""

@@ -24,7 +24,8 @@ class Estimates:
     Arrays broadcast to (n, a); those that do not depend on the request are (a,). `cost` is money,
     `quality` and `confidence` are 0 to 1, `confidence` being the probability of success. `fit` is
     how well agent and request suit each other by meaning, -1 to 1; None where no policy asks.
-    `source` says what stands behind quality: 'registered', or the name of a learned model.
+    `source` says what stands behind quality: 'registered', or the name of a learned model, which
+    speaks of the agents in `learned` (a,), and whose `evidence` is a sentence.
     """
 
     cost: Floats
@@ -33,6 +34,8 @@ class Estimates:
     confidence: Floats
     fit: Floats | None = None
     source: str = "registered"
+    learned: Mask | None = None
+    evidence: str | None = None
 
 
 class Weights(NamedTuple):

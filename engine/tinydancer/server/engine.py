@@ -183,6 +183,7 @@ class EngineSession:
             front_door=self._front_door,
             status=self._engine.status,
             classifier=snapshot.classifier,
+            quality=snapshot.quality,
             route_search=self._engine.route_search(snapshot),
             rates=self._engine.rates,
         )

@@ -21,7 +21,7 @@ from tinydancer.embeddings.base import Embedder, Vectors
 from tinydancer.errors import NotReady
 from tinydancer.semantic_routes import Conditions, Route, RouteTable
 from tinydancer.store.freshness import EVERYTHING, STALE_PARTS, Seen
-from tinydancer.store.models import StoredClassifier, read_classifier
+from tinydancer.store.models import StoredClassifier, StoredQuality, read_classifier, read_quality
 from tinydancer.store.settings import Settings, read_settings
 
 Connection = psycopg.Connection[Any]
@@ -104,8 +104,8 @@ class Snapshot:
     """What a decision reads: active agents and routes, settings, and the embedder they name.
 
     `seen` is what it was read under, `read_at` the monotonic time before it was. Where routes are
-    searched in the database, `routes` has no vectors, and `indexed` is not None. `classifier` is
-    the active one.
+    searched in the database, `routes` has no vectors, and `indexed` is not None. `classifier` and
+    `quality` are the active models.
     """
 
     agents: AgentTable
@@ -116,6 +116,7 @@ class Snapshot:
     read_at: float
     indexed: IndexedRoutes | None = None
     classifier: StoredClassifier | None = None
+    quality: StoredQuality | None = None
 
     @property
     def visible(self) -> str:
@@ -156,9 +157,13 @@ def read_snapshot(
         else:
             routes, indexed, unsaved_routes = previous.routes, previous.indexed, ()
         classifier = None if previous is None else previous.classifier
+        quality = None if previous is None else previous.quality
         if previous is None or not stale.isdisjoint({"models", "*"}):
             classifier = read_classifier(conn, classifier)
-    snapshot = Snapshot(agents, routes, settings, embedder, seen, read_at, indexed, classifier)
+            quality = read_quality(conn, embedder.space, quality)
+    snapshot = Snapshot(
+        agents, routes, settings, embedder, seen, read_at, indexed, classifier, quality
+    )
     return snapshot, (*unsaved_agents, *unsaved_routes)
 
 

@@ -9,6 +9,7 @@ from typing import Protocol
 
 from tinydancer.agents.registry import AgentTable
 from tinydancer.embeddings.base import Embedder
+from tinydancer.learning.quality import QualityModel
 from tinydancer.neural.classifier import RouteClassifier
 from tinydancer.semantic_routes import Rates, RouteSearch, RouteTable
 
@@ -79,12 +80,25 @@ class ActiveClassifier(Protocol):
         """Itself. Raises InvalidInput where it can't be read."""
 
 
+class ActiveQuality(Protocol):
+    """The quality model in use, under the name that the table `models` has for it."""
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+
+    @property
+    def model(self) -> QualityModel:
+        """Itself. Raises InvalidInput where it can't be read."""
+
+
 @dataclass(frozen=True)
 class Context:
     """One scan's surroundings. `now` must know its zone; `status` reads the engine's figures.
 
     Without `route_search` routes must have their vectors in the snapshot; without `rates` no rate
-    limit holds; without `classifier` nothing can be classified.
+    limit holds; without `classifier` nothing can be classified; without
+    `quality` the quality of an agent is its own figure, whatever the request.
     """
 
     snapshot: Snapshot
@@ -95,3 +109,4 @@ class Context:
     route_search: RouteSearch | None = None
     rates: Rates | None = None
     classifier: ActiveClassifier | None = None
+    quality: ActiveQuality | None = None

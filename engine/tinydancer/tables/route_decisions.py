@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 
 from tinydancer.agents import fit
@@ -11,10 +12,12 @@ from tinydancer.agents.registry import Floats
 from tinydancer.embeddings.base import Vectors
 from tinydancer.embeddings.cascade import embed_requests, margins_of
 from tinydancer.explanation import Evidence, Explainer
-from tinydancer.policies import POLICIES
+from tinydancer.learning.expected import expect
+from tinydancer.learning.requests import describe
+from tinydancer.policies import POLICIES, Policy
 from tinydancer.router import Constraints, Decisions, barriers, decide, estimate
 from tinydancer.tables import text
-from tinydancer.tables.context import Context
+from tinydancer.tables.context import ActiveQuality, Context
 from tinydancer.tables.inputs import Question, chunks, questions
 from tinydancer.tables.rows import constant, echoes, rows
 from tinydancer_fdw.contract import ROUTE_DECISIONS
@@ -23,6 +26,10 @@ from tinydancer_fdw.frames import Input, Row
 # Request, rank and position of the agent.
 Place = tuple[int, int, int]
 Cell = Callable[[Place], "str | None"]
+
+# Columns that need the request's vector, and columns that need the expected quality.
+MEANING = frozenset({"similarity", "explanation"})
+QUALITY = frozenset({"confidence", "expected_quality", "reasoning", "explanation"})
 
 # Requests decided at a time, and the most cells of (requests, agents) held at a time: the arrays
 # of a batch stay within some tens of megabytes.
@@ -58,15 +65,28 @@ def _decide(
     expected = question.integer("expected_output_tokens")
     tokens_in = context.embedder.count_tokens(texts)
     tokens_out = output_tokens(agents, expected, settings.default_output_tokens)
-    similarity = lifts = fits = None
+    constraints = _constraints(question)
+    learned = _learned(context, policy, constraints, columns)
+    similarity = lifts = fits = vectors = None
     # A decision by cost alone needs no vector.
-    if len(agents) and (policy.wants_fit or "similarity" in columns or "explanation" in columns):
+    if len(agents) and (learned or policy.wants_fit or not MEANING.isdisjoint(columns)):
         suit = partial(_suit, context, question)
         vectors = embed_requests(context.embedder, texts, lambda v: margins_of(fit.fit(*suit(v))))
         similarity, lifts = suit(vectors)
         fits = fit.fit(similarity, lifts)
     estimates = estimate(agents, tokens_in, tokens_out, fits)
-    constraints = _constraints(question)
+    if learned is not None and vectors is not None:
+        found = expect(
+            learned.model, describe(texts, vectors), agents, alone=policy.name == "quality"
+        )
+        estimates = replace(
+            estimates,
+            quality=found.quality,
+            confidence=found.confidence,
+            source=learned.name,
+            learned=found.learned,
+            evidence=learned.model.evidence.sentence,
+        )
     barred = barriers(agents, estimates, constraints)
     decisions = decide(agents, estimates, policy, barred, question.integer("top_k") or 1)
     evidence = Evidence(
@@ -80,6 +100,19 @@ def _decide(
         unknown=tuple(name for name in constraints.excluded_agents if name not in agents.positions),
     )
     return decisions, evidence
+
+
+def _learned(
+    context: Context, policy: Policy, constraints: Constraints, columns: Sequence[str]
+) -> ActiveQuality | None:
+    """The quality model, where quality decides or is to be shown."""
+    if (
+        policy.wants_quality
+        or constraints.min_quality is not None
+        or not QUALITY.isdisjoint(columns)
+    ):
+        return context.quality
+    return None
 
 
 def _suit(
