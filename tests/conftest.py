@@ -25,8 +25,8 @@ from hypothesis import settings
 from psycopg import conninfo, sql
 
 from tinydancer import embedded, instance
+from tinydancer.accounts import Account, engine_account
 from tinydancer.instance import Engine
-from tinydancer.processes import Account
 from tinydancer.store import schema
 from tinydancer.store.front_doors import FRONT_DOORS, EngineAddress, available_front_doors
 
@@ -55,7 +55,7 @@ class Server:
         """An engine for a database, not started; its log and pid file are in `directory`."""
         if self.embedded:
             dsn = self.embedded.dsn(user=embedded.ENGINE_ROLE, database=database)
-            account = instance.engine_account()
+            account = engine_account()
         else:
             options = f"-c role={embedded.ENGINE_ROLE}"
             dsn = conninfo.make_conninfo(self.dsn(database), options=options)

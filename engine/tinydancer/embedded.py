@@ -30,8 +30,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
+from tinydancer.accounts import ENGINE_USER, Account, account_name, server_account
 from tinydancer.errors import InvalidInput, NotReady
-from tinydancer.processes import Account, Daemon, account_name
+from tinydancer.processes import Daemon
 
 if TYPE_CHECKING:
     import psycopg
@@ -42,8 +43,6 @@ DEFAULT_VERSION = 18
 DATABASE = "tinydancer"
 SUPERUSER = "postgres"
 ENGINE_ROLE = "tinydancer_engine"
-SERVER_USER = "tinydancer"
-ENGINE_USER = "tinydancer-engine"
 SYSTEM_STATE = Path("/var/lib/tinydancer")
 SYSTEM_RUN = Path("/run/tinydancer")
 
@@ -220,6 +219,8 @@ class EmbeddedServer:
         libraries = f"{PACKAGE}.libs"
         if (package.parent / libraries).exists():
             shutil.copytree(package.parent / libraries, part / libraries)
+        if self.account.uid != os.geteuid():
+            _open_to_read(part)
         (part / "origin").write_text(origin)
         shutil.rmtree(self.directory / "postgres", ignore_errors=True)
         part.rename(self.directory / "postgres")
@@ -314,39 +315,16 @@ def installed_package() -> Path:
     return Path(spec.origin).parent
 
 
-def server_account() -> Account:
-    """Whom the server runs as: the invoking user, or for root the system user `tinydancer`."""
-    return Account.current() if os.geteuid() else system_account(SERVER_USER)
-
-
-def system_account(name: str) -> Account:
-    """A system user without login or home, made where there is none. For root only."""
-    account = Account.named(name)
-    if account is None:
-        program = shutil.which("useradd") or "/usr/sbin/useradd"
-        with suppress(FileNotFoundError):
-            # Another copy may be quicker: what counts is that the user is there in the end.
-            subprocess.run(
-                [program, "--system", "--user-group", "--no-create-home", "--home-dir",
-                 str(SYSTEM_STATE), "--shell", "/usr/sbin/nologin", name],
-                check=False,
-                capture_output=True,
-            )  # fmt: skip
-        account = Account.named(name)
-    if account is None:
-        raise NotReady(
-            f"root needs a system user {name} to run PostgreSQL, and can't make one",
-            hint=f"Install the package passwd, or make the user: useradd --system {name}. "
-            "Or run tinydancer as a user who is not root.",
-        )
-    return account
-
-
 def _prepare(directory: Path, account: Account) -> Path:
     """Make the directory; returns where it really is, which `account` can enter."""
     if directory.exists():
         directory = directory.resolve()
         status = directory.stat()
+        if status.st_mode & 0o002:
+            raise InvalidInput(
+                f"anybody may write to {directory}, and so put other files in the database's place",
+                hint="Choose another directory by --data, or take that right away: chmod o-w.",
+            )
         if status.st_uid != os.geteuid():
             raise InvalidInput(
                 f"{directory} belongs to {account_name(status.st_uid)}",
@@ -355,7 +333,9 @@ def _prepare(directory: Path, account: Account) -> Path:
             )
     else:
         directory.parent.mkdir(parents=True, exist_ok=True)
-        directory.mkdir(mode=0o755 if os.geteuid() == 0 else 0o700)
+        directory.mkdir(mode=0o700)
+        if os.geteuid() == 0:
+            directory.chmod(0o755)
     if not directory.is_dir():
         raise InvalidInput(f"{directory} is not a directory")
     if account.can("-x", directory):
@@ -367,7 +347,7 @@ def _prepare(directory: Path, account: Account) -> Path:
             f"user {account.name}, who runs PostgreSQL for root, can't enter {directory}",
             hint=f"Choose a directory that does not exist yet, or one below {SYSTEM_STATE}.",
         ) from error
-    SYSTEM_STATE.mkdir(mode=0o755, exist_ok=True)
+    _system_directory(SYSTEM_STATE)
     place = Path(tempfile.mkdtemp(prefix=f"{directory.name}-", dir=SYSTEM_STATE))
     place.chmod(0o755)
     directory.symlink_to(place)
@@ -377,7 +357,7 @@ def _prepare(directory: Path, account: Account) -> Path:
 def _new_runtime_directory(directory: Path) -> Path:
     """A short one for the sockets of `directory`, of the same name each time where that is free."""
     if os.geteuid() == 0:
-        SYSTEM_RUN.mkdir(mode=0o755, exist_ok=True)
+        _system_directory(SYSTEM_RUN)
         bases = [SYSTEM_RUN]
     else:
         bases = [Path(os.environ.get("XDG_RUNTIME_DIR") or "/nonexistent"), Path("/tmp")]  # noqa: S108
@@ -400,6 +380,21 @@ def _is_ours(directory: Path) -> bool:
     except FileNotFoundError:
         return False
     return directory.is_dir() and status.st_uid == os.geteuid() and not status.st_mode & 0o022
+
+
+def _system_directory(path: Path) -> None:
+    """Have a directory of root's that everybody may enter, whatever root's umask is."""
+    with suppress(FileExistsError):
+        path.mkdir()
+        path.chmod(0o755)
+
+
+def _open_to_read(copy: Path) -> None:
+    """Let everybody read a copy of the programs; with root's umask, pip may have let nobody."""
+    for path in (copy, *copy.rglob("*")):
+        if not path.is_symlink():
+            runs = path.is_dir() or path.stat().st_mode & 0o100
+            path.chmod(0o755 if runs else 0o644)
 
 
 def _give(path: Path, account: Account) -> None:

@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tinydancer import __version__, embedded
+from tinydancer.accounts import Account, engine_account
 from tinydancer.embedded import EmbeddedServer
 from tinydancer.errors import NotReady
-from tinydancer.processes import Account, Daemon
+from tinydancer.processes import Daemon
 
 if TYPE_CHECKING:
     import psycopg
@@ -169,19 +170,6 @@ def existing_instance(directory: Path) -> Instance:
             + ("" if directory == embedded.default_directory() else f" --data '{directory}'"),
         )
     return open_instance(directory)
-
-
-def engine_account() -> Account:
-    """Whom the engine runs as: the invoking user; for root a system user where that can be.
-
-    Python and this package may lie under root's closed home, where the system user can't read
-    them: then the engine stays root's.
-    """
-    if os.geteuid():
-        return Account.current()
-    account = embedded.system_account(embedded.ENGINE_USER)
-    needed = [Path(sys.executable), Path(os.__file__), Path(__file__)]
-    return account if all(account.can("-r", path) for path in needed) else Account.current()
 
 
 def share_engine_directory(server: EmbeddedServer) -> None:

@@ -1,4 +1,4 @@
-"""Processes that outlive the command that started them: accounts, start, liveness, stop.
+"""Processes that outlive the command that started them: start, liveness, stop.
 
 A process is alive as long as somebody holds the lock on its pid file. The child inherits the
 lock, so it ends with the process however that dies, and a recycled pid is never mistaken for it.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import pwd
 import shutil
 import signal
 import subprocess
@@ -17,8 +16,8 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from tinydancer.accounts import Account
 from tinydancer.errors import NotReady
 
 _LOG_TAIL_BYTES = 2_000
@@ -27,51 +26,6 @@ _LOCK_SECONDS = 0.5
 
 # Children that this process started: kept, so that they are reaped and not warned about.
 _children: list[subprocess.Popen[bytes]] = []
-
-
-@dataclass(frozen=True)
-class Account:
-    """A user of the operating system, whom a process runs as."""
-
-    name: str
-    uid: int
-    gid: int
-
-    @classmethod
-    def current(cls) -> Account:
-        """The account of this process."""
-        uid = os.geteuid()
-        return cls(account_name(uid), uid, os.getegid())
-
-    @classmethod
-    def named(cls, name: str) -> Account | None:
-        """The account of that name, or None where there is none."""
-        try:
-            entry = pwd.getpwnam(name)
-        except KeyError:
-            return None
-        return cls(name, entry.pw_uid, entry.pw_gid)
-
-    def popen_options(self) -> dict[str, Any]:
-        """What subprocess needs to run a program as this account."""
-        if self.uid == os.geteuid():
-            return {}
-        return {"user": self.uid, "group": self.gid, "extra_groups": []}
-
-    def can(self, test: str, path: Path) -> bool:
-        """Whether the kernel lets this account read (-r) or enter (-x) a path."""
-        done = subprocess.run(
-            ["test", test, str(path)], cwd="/", check=False, **self.popen_options()
-        )
-        return done.returncode == 0
-
-
-def account_name(uid: int) -> str:
-    """The name that belongs to a user id, or the number where it has none."""
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError:
-        return str(uid)
 
 
 @dataclass(frozen=True)

@@ -195,6 +195,27 @@ def test_a_directory_of_somebody_else_is_refused(place: Path) -> None:
         open_server(theirs)
 
 
+def test_a_directory_that_anybody_may_write_to_is_refused(place: Path) -> None:
+    (place / "open").mkdir()
+    (place / "open").chmod(0o777)
+    with pytest.raises(InvalidInput, match="anybody may write"):
+        open_server(place / "open")
+
+
+def test_a_strict_umask_shuts_nobody_out(place: Path) -> None:
+    before = os.umask(0o077)
+    try:
+        server = open_server(place / "strict", throwaway=True)
+        try:
+            server.initialize()
+            server.start()
+            assert value(server, "SELECT 1") == 1
+        finally:
+            server.remove()
+    finally:
+        os.umask(before)
+
+
 def test_a_server_that_fails_to_start_says_why(place: Path) -> None:
     server = open_server(place / "broken", throwaway=True)
     try:

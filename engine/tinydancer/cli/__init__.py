@@ -73,6 +73,10 @@ def main() -> None:
         sys.exit(141)
     except TinyDancerError as error:
         _fail(error.message, error.detail, error.hint)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        _fail(f"{error.filename}: {error.strerror}", "", "")
     except Exception as error:
         psycopg = sys.modules.get("psycopg")
         if psycopg is None or not isinstance(error, psycopg.Error):
