@@ -120,6 +120,8 @@ def baselines(table: ScoreTable) -> list[Result]:
     results += [Result(table.name, "random", "accuracy", float(means.mean()))]
     results += _pair_figures(table, "prompt length", lengths)
     results += _cost_figures(table, "prompt length", _length_curve(table, lengths))
+    # One model spends less only by leaving requests, at random, to the cheapest.
+    results += _pair_figures(table, "best single", np.zeros(n))
     results += _cost_figures(
         table,
         "best single",
@@ -199,8 +201,8 @@ def _pair_figures(table: ScoreTable, router: str, preference: Doubles) -> list[R
     curve = metrics.strong_call_curve(preference, table.scores[:, weak], table.scores[:, strong])
     return [
         Result(table.name, router, "APGR", metrics.average_gap_recovered(curve)),
-        Result(table.name, router, "CPT50", metrics.call_performance_threshold(curve, 0.5)),
-        Result(table.name, router, "CPT80", metrics.call_performance_threshold(curve, 0.8)),
+        Result(table.name, router, "CPT(50%)", metrics.call_performance_threshold(curve, 0.5)),
+        Result(table.name, router, "CPT(80%)", metrics.call_performance_threshold(curve, 0.8)),
     ]
 
 

@@ -147,7 +147,7 @@ def test_constant_scores_have_no_gap_to_recover(tmp_path: Path) -> None:
     write_table(tmp_path, lambda _rng, _kind: {"a": 0.5, "b": 0.5}, rows=60)
     results = run(tmp_path)
     assert value(results, "learned/static", "APGR") is None
-    assert value(results, "random", "CPT50") is None
+    assert value(results, "random", "CPT(50%)") is None
     assert number(results, "learned/static", "accuracy") == 0.5
 
 
@@ -162,8 +162,8 @@ def test_random_recovers_half_the_gap_and_oracle_the_most(tmp_path: Path) -> Non
     write_table(tmp_path, lambda rng, _: {"a": chance(rng, 0.4), "b": chance(rng, 0.7)})
     results = run(tmp_path)
     assert number(results, "random", "APGR") == pytest.approx(0.5)
-    assert number(results, "random", "CPT50") == pytest.approx(50)
-    assert number(results, "random", "CPT80") == pytest.approx(80)
+    assert number(results, "random", "CPT(50%)") == pytest.approx(50)
+    assert number(results, "random", "CPT(80%)") == pytest.approx(80)
     assert number(results, "oracle", "APGR") > 0.9
 
 
