@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -171,3 +173,10 @@ def test_no_plan_spends_above_the_budget_or_fills_above_capacity(
     assert plan.spent <= budget * (1 + 1e-6)
     assert (plan.requests.sum(axis=0) <= np.array(capacity) + 1e-5).all()
     assert plan.requests.sum() == pytest.approx(plan.demand.sum(), abs=1e-5)
+
+
+def test_without_scipy_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "scipy.optimize", None)
+    with pytest.raises(NotReady, match="scipy") as caught:
+        allocate_budget(market([0.1], [0.9]), 10)
+    assert "tinydancer-router[optimize]" in caught.value.hint
