@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -73,8 +74,8 @@ def _mixture_loss(
 
 def mix(logits: Sequence[Floats], weights: Sequence[float]) -> Floats:
     """Σ weight × logits."""
-    total = np.zeros_like(logits[0])
-    for part, weight in zip(logits, weights, strict=True):
+    total: Floats = logits[0] * np.float32(weights[0])
+    for part, weight in zip(logits[1:], weights[1:], strict=True):
         total += np.float32(weight) * part
     return total
 
@@ -139,29 +140,58 @@ class ScopeRule:
 
     def score(self, signals: Floats) -> Floats:
         """(n,) from (n, signals); higher is further out."""
-        result: Floats = signals @ np.array(self.weights, np.float32)
+        result: Floats = signals @ self._weights
         return result
+
+    @cached_property
+    def _weights(self) -> Floats:
+        return np.array(self.weights, np.float32)
 
 
 SCOPE_SIGNALS = ("doubt", "energy", "distance")
 DEFAULT_SCOPE_WEIGHTS = (0.25, 0.25, 5.0)
 DEFAULT_REFUSED = 0.05
+_ONE, _LEAST_ODDS, _MOST_ODDS = np.float32(1), np.float32(np.exp(-8)), np.float32(np.exp(8))
 LEAST_OUTSIDE = 20
 """Examples from outside below which their weights are not fitted, only their threshold."""
 
 
-def scope_signals(logits: Floats, similarity: Floats) -> Floats:
+@dataclass(frozen=True, eq=False)
+class Settled:
+    """Logits, settled: probabilities (n, classes), and of each row the greatest logit and the sum
+    of the exponentials of the logits less that (n,)."""
+
+    probabilities: Floats
+    top: Floats
+    sums: Floats
+
+
+def settle(logits: Floats) -> Settled:
+    """The softmax of (n, classes) logits with its by-products."""
+    top = np.maximum.reduce(logits, axis=1)
+    shares = np.exp(logits - top[:, None])
+    sums = np.add.reduce(shares, axis=1)
+    shares /= sums[:, None]
+    return Settled(shares, top, sums)
+
+
+def scope_signals(settled: Settled, similarity: Floats) -> Floats:
     """(n, 3): what speaks for a request being of no known category.
 
     doubt: the log-odds against the likeliest category, within ±8. energy: minus the logarithm of
     the sum of the exponentials of the logits (Liu et al. 2020). distance: 1 - the cosine to the
-    nearest prototype. logits: (n, classes), mixed. similarity: (n,) the greatest cosine.
+    nearest prototype, (n,) `similarity`.
     """
-    top = logits.max(axis=1)
-    log_sums = np.log(np.exp(logits - top[:, None]).sum(axis=1))
-    confidence = np.exp(-log_sums)
-    doubt = np.clip(np.log(np.maximum(1 - confidence, 1e-6)) + log_sums, -8, 8)
-    return np.stack([doubt, -(top + log_sums), 1 - similarity], axis=1).astype(np.float32)
+    signals = np.empty((len(SCOPE_SIGNALS), len(similarity)), np.float32)
+    # The likeliest category has 1 / sums: the odds against it are sums - 1.
+    odds = np.minimum(np.maximum(settled.sums - _ONE, _LEAST_ODDS), _MOST_ODDS)
+    np.log(odds, out=signals[0])
+    np.log(settled.sums, out=signals[1])
+    signals[1] += settled.top
+    np.negative(signals[1], out=signals[1])
+    np.subtract(_ONE, similarity, out=signals[2])
+    rows: Floats = signals.T
+    return rows
 
 
 def fit_scope(inside: Floats, outside: Floats) -> ScopeRule:
@@ -174,6 +204,14 @@ def fit_scope(inside: Floats, outside: Floats) -> ScopeRule:
     weights = np.array(DEFAULT_SCOPE_WEIGHTS, np.float32)
     if len(outside) >= LEAST_OUTSIDE:
         weights = _logistic_weights(inside, outside)
+        while (weights < 0).any():
+            # Each signal is one of strangeness: a negative weight only corrects another's.
+            used = np.flatnonzero(weights > 0)
+            if len(used) == 0:
+                weights = np.array(DEFAULT_SCOPE_WEIGHTS, np.float32)
+                break
+            weights = np.zeros_like(weights)
+            weights[used] = _logistic_weights(inside[:, used], outside[:, used])
     near, far = np.sort(inside @ weights), np.sort(outside @ weights)
     if len(far):
         edges = np.unique(np.concatenate([near, far]))
@@ -218,6 +256,13 @@ def area_under_roc(inside: Floats, outside: Floats) -> float:
     below = np.searchsorted(ordered, outside, side="left")
     upto = np.searchsorted(ordered, outside, side="right")
     return float((below + upto).sum() / (2 * len(inside) * len(outside)))
+
+
+def margins(probabilities: Floats) -> Floats:
+    """(n,) the greatest probability less the next, from (n, classes), two classes at least."""
+    top = np.partition(probabilities, -2, axis=1)
+    gap: Floats = top[:, -1] - top[:, -2]
+    return gap
 
 
 def log_loss(logits: Floats, labels: Integers) -> float:

@@ -11,35 +11,58 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from math import isfinite
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tinydancer.errors import InvalidInput
-from tinydancer.neural.calibration import Conformal, ScopeRule, mix, scope_signals
+from tinydancer.errors import InvalidInput, NumberOutOfRange
+from tinydancer.neural.calibration import (
+    Conformal,
+    ScopeRule,
+    margins,
+    mix,
+    scope_signals,
+    settle,
+)
 from tinydancer.neural.fastgrnn import sigmoid
-from tinydancer.neural.heads import softmax
 from tinydancer.neural.lexical import LexicalModel
 from tinydancer.neural.ragged import Floats, Ragged
 from tinydancer.neural.training import Network
 
 CAPABILITY_THRESHOLD = 0.5
+MOST_LISTED = 10
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """What was fitted on held-out rows. weights: of the network's logits, then of the words'."""
+    """What was fitted on held-out rows.
+
+    weights: of the network's logits, then of the words'. margins: the 0th, 5th … 100th percentile
+    of the margin between the two likeliest categories' probabilities.
+    """
 
     weights: tuple[float, ...]
     conformal: Conformal
     scope: ScopeRule
+    margins: tuple[float, ...]
+
+    def margin_below(self, share: float) -> float:
+        """The margin that a `share` of requests like the held-out ones stays below.
+
+        It is where a cascade hands over: escalate what has a smaller margin. Raises
+        NumberOutOfRange for a share outside [0, 1].
+        """
+        if not 0 <= share <= 1:
+            raise NumberOutOfRange(f"the share is {share}, not in 0 to 1")
+        return float(np.interp(share, np.linspace(0, 1, len(self.margins)), self.margins))
 
 
 @dataclass(frozen=True)
 class Classification:
     """What is known of one request.
 
-    classifications: every category with its probability, likeliest first, ties by name.
+    classifications: the likeliest categories with their probabilities, ties by name.
     plausible: the conformal set, likeliest first; may be empty. scope_score: above 0 is out of
     scope. capabilities: those that are likelier than not, likeliest first.
     """
@@ -71,6 +94,11 @@ class Scores:
     scope: Floats
     plausible: NDArray[np.bool_]
     capabilities: Floats
+
+    @property
+    def margins(self) -> Floats:
+        """(n,) the likeliest category's probability less the next one's."""
+        return margins(self.probabilities)
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,44 +144,54 @@ class RouteClassifier:
         Raises InvalidInput for another dimension or number of texts, NumberOutOfRange for a
         vector that is not finite.
         """
-        batch = Ragged.of_vectors(np.atleast_2d(vectors))
-        if batch.inputs != self.dimension:
+        vectors = np.asarray(vectors, np.float32)
+        if vectors.ndim == 1:
+            vectors = vectors[None]
+        if vectors.shape[1] != self.dimension:
             raise InvalidInput(
-                f"the vectors have {batch.inputs} dimensions, the classifier takes "
+                f"the vectors have {vectors.shape[1]} dimensions, the classifier takes "
                 f"{self.dimension} (space {self.space!r})",
                 hint="Embed the request with the model the classifier was trained on.",
             )
-        if texts is not None and len(texts) != len(batch):
-            raise InvalidInput(f"{len(texts)} texts were given for {len(batch)} vectors")
-        batch.check_finite()
-        state = self.network.state(batch)
+        if texts is not None and len(texts) != len(vectors):
+            raise InvalidInput(f"{len(texts)} texts were given for {len(vectors)} vectors")
+        if not isfinite(np.add.reduce(vectors, axis=None)):
+            Ragged.of_vectors(vectors).check_finite()
+        state = self.network.cell.forward_vectors(vectors)
         parts, calibration = [self.network.logits(state)], self.vector_only
         if texts is not None and self.lexical is not None and self.with_words is not None:
             parts.append(self.lexical.logits(texts))
             calibration = self.with_words
         logits = mix(parts, calibration.weights)
-        probabilities = softmax(logits)
-        signals = scope_signals(logits, self.similarity(batch.values))
+        settled = settle(logits)
+        signals = scope_signals(settled, self.similarity(vectors))
         return Scores(
             logits=logits,
-            probabilities=probabilities,
+            probabilities=settled.probabilities,
             scope=calibration.scope.score(signals) - np.float32(calibration.scope.threshold),
-            plausible=calibration.conformal.sets(probabilities),
+            plausible=calibration.conformal.sets(settled.probabilities),
             capabilities=self._capabilities(state),
         )
 
-    def classify(self, vectors: Floats, texts: Sequence[str] | None = None) -> list[Classification]:
-        """As `score`, in words: one classification a row."""
+    def classify(
+        self,
+        vectors: Floats,
+        texts: Sequence[str] | None = None,
+        most: int = MOST_LISTED,
+    ) -> list[Classification]:
+        """As `score`, in words: one classification a row, of the `most` likeliest categories."""
         scores = self.score(vectors, texts)
         # Names are sorted, so a stable sort lets ties go by name.
         order = np.argsort(-scores.probabilities, axis=1, kind="stable")
-        ranked = np.take_along_axis(scores.probabilities, order, axis=1).tolist()
+        rows = np.arange(len(order))[:, None]
+        ranked = scores.probabilities[rows, order[:, :most]].tolist()
         sizes = scores.plausible.sum(axis=1).tolist()
-        names = self._name_array[order].tolist()
+        widest = max(most, *sizes) if sizes else most
+        names = self._name_array[order[:, :widest]].tolist()
         scope = scores.scope.tolist()
         return [
             Classification(
-                classifications=tuple(zip(names[row], ranked[row], strict=True)),
+                classifications=tuple(zip(names[row], ranked[row], strict=False)),
                 out_of_scope=scope[row] > 0,
                 scope_score=scope[row],
                 plausible=tuple(names[row][: sizes[row]]),
@@ -164,7 +202,7 @@ class RouteClassifier:
 
     def similarity(self, vectors: Floats) -> Floats:
         """(n,) the cosine of each unit vector to its nearest prototype."""
-        nearest: Floats = (vectors @ self.prototypes.T).max(axis=1)
+        nearest: Floats = np.maximum.reduce(vectors @ self.prototypes.T, axis=1)
         return nearest
 
     @cached_property
@@ -177,6 +215,8 @@ class RouteClassifier:
         return sigmoid(self.network.capability_logits(state))
 
     def _likely(self, probabilities: Floats) -> tuple[tuple[str, float], ...]:
+        if not self.capability_names:
+            return ()
         pairs = zip(self.capability_names, probabilities.tolist(), strict=True)
         likely = [pair for pair in pairs if pair[1] >= CAPABILITY_THRESHOLD]
         return tuple(sorted(likely, key=lambda pair: (-pair[1], pair[0])))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -42,6 +42,13 @@ class Dataset:
 
     def __len__(self) -> int:
         return len(self.texts)
+
+    def take(self, rows: Integers) -> Dataset:
+        """The rows at these places, which may come more than once."""
+        texts = tuple(self.texts[row] for row in rows)
+        return replace(
+            self, texts=texts, labels=self.labels[rows], capabilities=self.capabilities[rows]
+        )
 
 
 def prepare(rows: Iterable[LabelledText]) -> Dataset:

@@ -181,9 +181,27 @@ class FastGRNN:
             h = self._blend(pre + self.state_weights.dot(h), h)
         return h
 
-    def forward_vector(self, x: Floats) -> Floats:
-        """The state (hidden,) after one vector from h = 0, where U has no part."""
-        return self._blend(self.input_weights.dot(x), np.zeros(self.shape.hidden, np.float32))
+    def forward_vectors(self, vectors: Floats) -> Floats:
+        """(n, hidden) the states after one vector each, (n, inputs), from h = 0.
+
+        U has no part in it, and h_1 is (ζ (1 - z) + ν) ⊙ h̃.
+        """
+        self._check_inputs(vectors)
+        gate: Floats = vectors @ self.input_weights.T
+        if self.shape.nonlinearity == "piecewise" or not self.shape.tied:
+            gate, update = self._activate(gate)
+            states: Floats = (self.zeta * (1 - gate) + self.nu) * update
+            return states
+        _, _, slope, offset = self._constants
+        update = gate + self.parameters["b_h"]
+        np.tanh(update, update)
+        gate += self.parameters["b_z"]
+        gate *= _HALF
+        np.tanh(gate, gate)
+        gate *= slope
+        gate += offset
+        gate *= update
+        return gate
 
     def forward_ragged(self, batch: Ragged) -> Floats:
         """The last state of each sequence: (n, hidden)."""

@@ -16,15 +16,16 @@ from tinydancer.neural.calibration import (
     fit_mixture,
     fit_scope,
     log_loss,
+    margins,
     mix,
     scope_signals,
+    settle,
 )
 from tinydancer.neural.classifier import Calibration, RouteClassifier
 from tinydancer.neural.dataset import Dataset, folds
-from tinydancer.neural.heads import softmax
 from tinydancer.neural.lexical import LexicalModel, LexicalOptions, train_lexical
 from tinydancer.neural.ragged import Floats, Integers, Ragged
-from tinydancer.neural.training import Examples, Network, TrainingOptions, train
+from tinydancer.neural.training import OUTSIDE, Examples, Network, TrainingOptions, train
 
 FEW_ROWS = 3000
 """Up to here, every row is held out once (FOLDS folds); beyond, one part in HELD_OUT_PARTS is."""
@@ -139,6 +140,8 @@ def fit(
     label_names: tuple[tuple[str, ...], Floats] | None = None,
     held_out: Rows | None = None,
     outside: tuple[tuple[str, ...], Floats] | None = None,
+    taught_outside: tuple[tuple[str, ...], Floats] | None = None,
+    fold: Integers | None = None,
     progress: Progress | None = None,
 ) -> Fitted:
     """Trains on `data`, whose texts have the unit `vectors` (n, dimension) in `space`.
@@ -147,6 +150,10 @@ def fit(
     held_out: rows to calibrate on and to stop early by; without, the rows are split, calibrated
     on parts trained without them, and then all used for the parts that are returned.
     outside: texts of no category, with vectors, to fit the scope rule on.
+    taught_outside: others of no category, from which the network learns to be unsure.
+    fold: (n,) the part, from 0 up, that each row is held out in, where it is not left to chance:
+    rows that say nearly the same belong in one part, and a row of part -1 is never held out. No
+    label may be in one part only.
     Raises InvalidInput for shapes that do not match, and what `train` raises.
     """
     options = options or FitOptions()
@@ -154,7 +161,8 @@ def fit(
         raise InvalidInput(f"{len(vectors)} vectors were given for {len(data)} texts")
     rows = Rows(data.texts, np.asarray(vectors, np.float32), data.labels, data.capabilities)
     extra = _label_rows(label_names, data, options.label_weight)
-    trainer = _Trainer(data, options, extra, progress)
+    strange = _outside_rows(taught_outside, data) if taught_outside else None
+    trainer = _Trainer(data, options, extra, strange, progress)
     outside_rows = _outside_rows(outside, data) if outside else None
 
     if held_out is not None:
@@ -163,10 +171,11 @@ def fit(
         similarity = parts.similarity(held_out.vectors)
         apart = parts
     else:
-        count = FOLDS if len(data) <= FEW_ROWS else HELD_OUT_PARTS
-        fold = folds(data.labels, count, options.seed)
+        every = len(data) <= FEW_ROWS or fold is not None
+        if fold is None:
+            fold = folds(data.labels, FOLDS if every else HELD_OUT_PARTS, options.seed)
         pieces = []
-        for number in range(count if len(data) <= FEW_ROWS else 1):
+        for number in range(int(fold.max()) + 1 if every else 1):
             inside = rows.take(np.flatnonzero(fold != number))
             apart = trainer.parts(inside, f"held-out part {number + 1}")
             known = rows.take(np.flatnonzero(fold == number))
@@ -181,16 +190,18 @@ def fit(
     def calibrate(use: slice) -> tuple[Calibration, Floats, Floats, Floats]:
         weights = fit_mixture(known_logits[use], known.labels)
         logits = mix(known_logits[use], weights)
-        probabilities = softmax(logits)
-        near = scope_signals(logits, similarity)
+        settled = settle(logits)
+        probabilities = settled.probabilities
+        near = scope_signals(settled, similarity)
         far = np.zeros((0, near.shape[1]), np.float32)
         if outside_rows is not None:
             far_logits = mix(apart.logits(outside_rows)[use], weights)
-            far = scope_signals(far_logits, apart.similarity(outside_rows.vectors))
+            far = scope_signals(settle(far_logits), apart.similarity(outside_rows.vectors))
         calibration = Calibration(
             weights,
             fit_conformal(probabilities, known.labels, options.coverage),
             fit_scope(near, far),
+            _margin_percentiles(probabilities),
         )
         return calibration, logits, near, far
 
@@ -199,7 +210,7 @@ def fit(
     if parts.lexical is not None:
         with_words, logits, near, far = calibrate(slice(0, 2))
     shipped = with_words or vector_only
-    probabilities = softmax(logits)
+    probabilities = settle(logits).probabilities
     sets = shipped.conformal.sets(probabilities)
     metrics = Metrics(
         rows=len(data),
@@ -233,6 +244,7 @@ class _Trainer:
     data: Dataset
     options: FitOptions
     extra: Rows | None
+    strange: Rows | None
     progress: Progress | None
 
     def parts(self, rows: Rows, stage: str, held_out: Rows | None = None) -> _Parts:
@@ -244,7 +256,7 @@ class _Trainer:
         if progress is not None:
             report = lambda epoch: progress(stage, epoch.number, network.epochs)  # noqa: E731
         trained = train(
-            _examples(taught),
+            _examples(taught.joined(self.strange) if self.strange else taught),
             classes,
             network,
             held_out=_examples(held_out) if held_out else None,
@@ -257,6 +269,11 @@ class _Trainer:
         np.add.at(sums, taught.labels, taught.vectors)
         lengths = np.linalg.norm(sums, axis=1, keepdims=True)
         return _Parts(trained.network, lexical, sums / np.maximum(lengths, 1e-12))
+
+
+def _margin_percentiles(probabilities: Floats) -> tuple[float, ...]:
+    found = np.quantile(margins(probabilities), np.linspace(0, 1, 21))
+    return tuple(float(value) for value in found)
 
 
 def _examples(rows: Rows) -> Examples:
@@ -281,4 +298,5 @@ def _label_rows(
 def _outside_rows(outside: tuple[tuple[str, ...], Floats], data: Dataset) -> Rows:
     texts, vectors = outside
     nothing = np.zeros((len(texts), data.capabilities.shape[1]), np.int64)
-    return Rows(texts, np.asarray(vectors, np.float32), np.zeros(len(texts), np.int64), nothing)
+    labels = np.full(len(texts), OUTSIDE, np.int64)
+    return Rows(texts, np.asarray(vectors, np.float32), labels, nothing)

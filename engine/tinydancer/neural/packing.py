@@ -109,6 +109,7 @@ def _calibration(about: Any) -> Calibration:
         weights=tuple(about["weights"]),
         conformal=Conformal(**about["conformal"]),
         scope=ScopeRule(**scope),
+        margins=tuple(about["margins"]),
     )
 
 

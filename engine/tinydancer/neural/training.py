@@ -26,6 +26,8 @@ from tinydancer.neural.heads import binary_cross_entropy, cross_entropy
 from tinydancer.neural.ragged import Floats, Integers, Ragged
 from tinydancer.neural.sparsity import Thresholding
 
+OUTSIDE = -1
+
 
 @dataclass(frozen=True)
 class TrainingOptions:
@@ -44,7 +46,7 @@ class TrainingOptions:
     keep: share of the weights of W and U kept by iterative hard thresholding (1 keeps all).
     """
 
-    hidden: int = 512
+    hidden: int = 384
     groups: int = 4
     tied: bool = True
     rank_w: int = 0
@@ -84,8 +86,9 @@ class TrainingOptions:
 class Examples:
     """Inputs with what they should come out as.
 
-    labels: (n,) int64 below `classes`. capabilities: (n, number of capabilities) of 0 and 1, with
-    no columns when there are none.
+    labels: (n,) int64 below `classes`, or OUTSIDE for a row of no category, from which the network
+    learns to be unsure (outlier exposure, Hendrycks et al. 2019). capabilities: (n, number of
+    capabilities) of 0 and 1, with no columns when there are none.
     """
 
     inputs: Ragged
@@ -127,6 +130,8 @@ class Network:
 
     def state(self, inputs: Ragged) -> Floats:
         """(n, hidden) the cell's last states."""
+        if len(inputs.values) == len(inputs):
+            return self.cell.forward_vectors(inputs.values)
         return self.cell.forward_ragged(inputs)
 
     def logits(self, state: Floats) -> Floats:
@@ -335,23 +340,28 @@ def _initial_heads(
 
 
 def _one_hot(labels: Integers, classes: int, smoothing: float) -> Floats:
+    """Rows that add up to 1: the label, smoothed, or all labels alike for one that is OUTSIDE."""
     targets = np.full((len(labels), classes), smoothing / classes, np.float32)
-    targets[np.arange(len(labels)), labels] += np.float32(1 - smoothing)
+    known = np.flatnonzero(labels != OUTSIDE)
+    targets[known, labels[known]] += np.float32(1 - smoothing)
+    targets[labels == OUTSIDE] = np.float32(1 / classes)
     return targets
 
 
 def _weights(labels: Integers, classes: int, balanced: bool) -> Floats:
     if not balanced:
         return np.ones(len(labels), np.float32)
-    counts = np.bincount(labels, minlength=classes)
-    return (len(labels) / (classes * counts[labels])).astype(np.float32)
+    known = labels != OUTSIDE
+    counts = np.bincount(labels[known], minlength=classes)
+    weights = known.sum() / (classes * counts[labels])
+    return np.where(known, weights, 1).astype(np.float32)
 
 
 def _check(examples: Examples, classes: int) -> None:
     examples.inputs.check_finite()
     labels = examples.labels
-    if len(labels) == 0 or int(labels.min()) < 0 or int(labels.max()) >= classes:
-        raise InvalidInput(f"labels are not all in 0 to {classes - 1}")
-    absent = np.flatnonzero(np.bincount(labels, minlength=classes) == 0)
+    if len(labels) == 0 or int(labels.min()) < OUTSIDE or int(labels.max()) >= classes:
+        raise InvalidInput(f"labels are not all in 0 to {classes - 1}, or {OUTSIDE}")
+    absent = np.flatnonzero(np.bincount(labels[labels != OUTSIDE], minlength=classes) == 0)
     if len(absent):
         raise InvalidInput(f"label number {int(absent[0])} has no training example")

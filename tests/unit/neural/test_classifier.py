@@ -132,6 +132,15 @@ def test_conformal_sets_cover_what_they_state(classifier: RouteClassifier) -> No
     assert np.mean(scores.plausible[np.arange(len(rows)), labels]) > 0.9
 
 
+def test_a_cascade_knows_which_share_it_hands_over(classifier: RouteClassifier) -> None:
+    even = replace(classifier.vector_only, margins=tuple(np.linspace(0, 1, 21)))
+    assert even.margin_below(0.3) == pytest.approx(0.3)
+    assert (even.margin_below(0), even.margin_below(1)) == (0, 1)
+    assert sorted(classifier.vector_only.margins) == list(classifier.vector_only.margins)
+    with pytest.raises(NumberOutOfRange, match=r"the share is 1\.5"):
+        even.margin_below(1.5)
+
+
 def test_the_metrics_come_from_rows_held_out(fitted: Fitted) -> None:
     metrics = fitted.metrics
     assert metrics.held_out == metrics.rows == 256
