@@ -222,6 +222,24 @@ BUDGET_ALLOCATIONS = Table(
     microseconds=5000,
 )
 
+ROUTE_THRESHOLDS = Table(
+    "route_thresholds",
+    "The threshold that best tells a route's requests from others; ruvector_fit_routes asks.",
+    (
+        _required("route", "Name of the route."),
+        _input("positives", "text[]", "Requests that it should match."),
+        _input("negatives", "text[]", "Requests that it should not match."),
+        _input("wrong_match_cost", "double precision", "What a wrong match costs."),
+        _input("missed_match_cost", "double precision", "What a missed match costs."),
+        Column("threshold", "double precision", "Least similarity to match, -1 to 1."),
+        Column("precision", "double precision", "Share of its matches that are right."),
+        Column("recall", "double precision", "Share of its requests that it matches."),
+        Column("f1", "double precision", "Harmonic mean of precision and recall."),
+        Column("model", "text", "The model whose similarities it was fitted on."),
+    ),
+    microseconds=1000,
+)
+
 ENGINE_STATUS = Table(
     "engine_status",
     "The engine that answers: what it is, what it holds, what it has done.",
@@ -255,6 +273,7 @@ TABLES = {
         REQUEST_CLASSIFICATIONS,
         AGENT_PLANS,
         BUDGET_ALLOCATIONS,
+        ROUTE_THRESHOLDS,
         ENGINE_STATUS,
     )
 }

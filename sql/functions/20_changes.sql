@@ -81,8 +81,7 @@ BEGIN
     FOR watched IN
         SELECT * FROM (VALUES
             ('agents', 'agents'), ('routes', 'routes'), ('route_utterances', 'routes'),
-            ('settings', 'settings'), ('models', 'models'),
-            ('agent_outcomes', 'performance'), ('budgets', 'budgets')
+            ('settings', 'settings'), ('models', 'models')
         ) AS tables (name, part)
     LOOP
         EXECUTE format(

@@ -160,11 +160,10 @@ def reembed(
     """
     from psycopg.conninfo import make_conninfo
 
-    from tinydancer.server.engine import open_embedder
     from tinydancer.store.database import Database
     from tinydancer.store.reembed import Choice
     from tinydancer.store.reembed import reembed as change
-    from tinydancer.store.settings import read_settings
+    from tinydancer.store.settings import open_embedder, read_settings
 
     if dsn is None:
         dsn = running_instance(directory).server.dsn()

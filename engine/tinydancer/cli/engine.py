@@ -49,6 +49,10 @@ def serve(
 
     SIGTERM ends it: scans under way have two seconds to finish.
     """
+    # An engine has a thread a connection: threads of the library of matrices would only have them
+    # wait for each other. It reads this when it is loaded.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
     from psycopg.conninfo import make_conninfo
 
     from tinydancer.server.serve import run

@@ -18,21 +18,17 @@ from numpy.typing import NDArray
 
 from tinydancer import __version__
 from tinydancer.embeddings.base import Embedder, Vectors
-from tinydancer.embeddings.select import (
-    EmbedderSettings,
-    Usage,
-    embedder_for,
-    read_api_key,
-    usage,
-)
+from tinydancer.embeddings.select import Usage, usage
 from tinydancer.errors import TinyDancerError, Unavailable
+from tinydancer.neural.active import DefaultClassifier
 from tinydancer.semantic_routes import RouteSearch
 from tinydancer.server import log
 from tinydancer.server.metrics import Metrics
+from tinydancer.server.trainer import Trainer
 from tinydancer.store.database import Database
 from tinydancer.store.rates import RouteRates
 from tinydancer.store.route_search import ranked_routes
-from tinydancer.store.settings import Settings
+from tinydancer.store.settings import open_embedder
 from tinydancer.store.snapshot import Snapshot
 from tinydancer.store.snapshots import Snapshots
 from tinydancer.tables import answer
@@ -49,6 +45,7 @@ _NOT_AHEAD = frozenset({"openai", "cascade"})
 # Collections by Python's cycle collector cost a scan milliseconds where they walk a large heap:
 # what a snapshot holds is taken out of its sight, and it looks at the rest less often.
 _GC_THRESHOLDS = (20_000, 20, 50)
+_DEFAULT_CLASSIFIER = DefaultClassifier()
 
 
 class Engine:
@@ -58,6 +55,7 @@ class Engine:
         self._metrics = metrics
         self._database = Database(dsn)
         self._snapshots = Snapshots(self._database, open_embedder)
+        self._trainer = Trainer(dsn, self._database)
         self.rates = RouteRates(self._database)
         self._settled: Snapshot | None = None
         self._settling = threading.Lock()
@@ -75,6 +73,7 @@ class Engine:
             log.event(logging.WARNING, "database_unavailable", reason=error.detail)
         else:
             self._warm_up()
+        self._trainer.start()
         return self
 
     def __exit__(
@@ -83,6 +82,7 @@ class Engine:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        self._trainer.stop()
         self._snapshots.close()
         self._database.close()
 
@@ -182,7 +182,7 @@ class EngineSession:
             now=datetime.now(timezone.utc),
             front_door=self._front_door,
             status=self._engine.status,
-            classifier=snapshot.classifier,
+            classifier=snapshot.classifier or _DEFAULT_CLASSIFIER,
             quality=snapshot.quality,
             route_search=self._engine.route_search(snapshot),
             rates=self._engine.rates,
@@ -194,20 +194,6 @@ class EngineSession:
         snapshot, embedder = self._engine.snapshot_and_embedder(_texts(scan))
         self._statement, self._snapshot = scan.statement, snapshot
         return snapshot, embedder
-
-
-def open_embedder(settings: Settings) -> Embedder:
-    """The embedder that a database's settings name."""
-    return embedder_for(
-        EmbedderSettings(
-            kind=settings.embedder,
-            model=settings.embedder_model,
-            url=settings.embedder_url,
-            dimension=settings.dimension,
-            cascade_threshold=settings.cascade_threshold,
-            api_key=read_api_key(),
-        )
-    )
 
 
 @dataclass(frozen=True)
@@ -261,9 +247,8 @@ def _embed_ahead(snapshot: Snapshot | None, texts: list[str]) -> Ahead | None:
 def _texts(scan: Scan) -> list[str]:
     """The texts that a scan will embed, as far as can be told before its inputs are checked."""
     table = TABLES.get(scan.table)
-    key = table.column(table.key) if table is not None and table.key is not None else None
     for item in scan.inputs:
-        if key is not None and key.type == "text" and item.column == key.name:
+        if table is not None and item.column == table.key:
             values = item.value if isinstance(item.value, list) else [item.value]
             return [value for value in values if isinstance(value, str)]
     return []

@@ -8,6 +8,7 @@ from typing import Any
 
 import psycopg
 
+from tinydancer.errors import InvalidInput
 from tinydancer.learning import quality_file
 from tinydancer.learning.quality import QualityModel
 from tinydancer.neural import model_file, packing
@@ -46,7 +47,11 @@ class StoredClassifier(StoredModel):
     @cached_property
     def classifier(self) -> RouteClassifier:
         """The classifier itself. Raises InvalidInput where the weights are damaged."""
-        return packing.from_bytes(self.weights, self.source)
+        try:
+            return packing.from_bytes(self.weights, self.source)
+        except InvalidInput as error:
+            error.hint = "ruvector_rollback_model('classifier') goes back to the one before it."
+            raise
 
 
 @dataclass(frozen=True, eq=False)

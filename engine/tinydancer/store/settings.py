@@ -7,6 +7,8 @@ from typing import Any
 
 import psycopg
 
+from tinydancer.embeddings.base import Embedder
+from tinydancer.embeddings.select import EmbedderSettings, embedder_for, read_api_key
 from tinydancer.errors import NotReady
 
 
@@ -53,3 +55,17 @@ def read_settings(conn: psycopg.Connection[Any]) -> Settings:
             hint="Bring the defaults back: INSERT INTO tinydancer.settings DEFAULT VALUES;",
         )
     return Settings(*row)
+
+
+def open_embedder(settings: Settings) -> Embedder:
+    """The embedder that a database's settings name."""
+    return embedder_for(
+        EmbedderSettings(
+            kind=settings.embedder,
+            model=settings.embedder_model,
+            url=settings.embedder_url,
+            dimension=settings.dimension,
+            cascade_threshold=settings.cascade_threshold,
+            api_key=read_api_key(),
+        )
+    )

@@ -14,6 +14,7 @@ from tinydancer.tables import (
     request_classifications,
     request_embeddings,
     route_decisions,
+    route_thresholds,
     semantic_matches,
 )
 from tinydancer.tables.context import Context
@@ -30,6 +31,7 @@ SCANS: Mapping[str, ScanFunction] = {
     "request_classifications": request_classifications.scan,
     "agent_plans": agent_plans.scan,
     "budget_allocations": budget_allocations.scan,
+    "route_thresholds": route_thresholds.scan,
     "engine_status": engine_status.scan,
 }
 

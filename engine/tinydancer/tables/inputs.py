@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 MAX_TOP_K = 10_000
 MAX_TOKENS = 10_000_000
-MAX_LIST = 1_000
+MAX_LIST = 10_000
 MAX_NAME = 1_000
 
 
@@ -254,6 +254,8 @@ CHECKS: Mapping[str, Callable[[str, str], object]] = {
     "expected_requests": _number(0.0, 1e12, "a finite number of requests, 0 or more"),
     "expected_input_tokens": _integer(0, MAX_TOKENS),
     "expected_output_tokens": _integer(0, MAX_TOKENS),
+    "wrong_match_cost": _MONEY,
+    "missed_match_cost": _MONEY,
     "user_tier": _name,
     "top_k": _integer(1, MAX_TOP_K),
 }

@@ -1,0 +1,130 @@
+"""The queue of trainings: models that nobody trains yet, and how theirs goes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+import psycopg
+from psycopg.types.json import Jsonb
+
+from tinydancer.errors import NotReady
+
+Connection = psycopg.Connection[Any]
+
+CHANNEL = "tinydancer_trainings"
+# A worker that has not been heard of for two minutes is taken to be dead.
+
+OPEN = """
+SELECT EXISTS (
+    SELECT FROM tinydancer.models
+    WHERE state = 'training'
+        AND (worker IS NULL OR heartbeat_at < now() - interval '2 minutes'))
+"""
+CLAIM = """
+UPDATE tinydancer.models SET worker = %(worker)s, heartbeat_at = now(), progress = 0,
+    message = 'starting',
+    parents = ARRAY(SELECT id FROM tinydancer.models WHERE active AND kind = 'classifier')
+WHERE id = (
+    SELECT id FROM tinydancer.models
+    WHERE state = 'training'
+        AND (worker IS NULL OR heartbeat_at < now() - interval '2 minutes')
+    ORDER BY id LIMIT 1 FOR UPDATE SKIP LOCKED)
+RETURNING id, seed, (training ->> 'coverage')::float8
+"""
+ROWS = """
+SELECT request, category, capabilities, split FROM tinydancer.labelled_requests ORDER BY id
+"""
+# Each of these touches nothing once the training is somebody else's.
+BEAT = """
+UPDATE tinydancer.models SET heartbeat_at = now(), message = %(stage)s, progress = %(progress)s
+WHERE id = %(id)s AND worker = %(worker)s AND state = 'training'
+"""
+FAIL = """
+UPDATE tinydancer.models SET state = 'failed', message = %(error)s, finished_at = now()
+WHERE id = %(id)s AND worker = %(worker)s AND state = 'training'
+"""
+FINISH = """
+UPDATE tinydancer.models SET state = 'ready', progress = 1, message = NULL, weights = %(weights)s,
+    embedding_space = %(space)s, training = training || %(about)s, metrics = %(metrics)s,
+    finished_at = now(), heartbeat_at = now()
+WHERE id = %(id)s AND worker = %(worker)s AND state = 'training'
+"""
+
+
+@dataclass(frozen=True)
+class Training:
+    """A model whose training is ours to do."""
+
+    worker: UUID
+    model: int
+    seed: int
+    coverage: float
+
+
+@dataclass(frozen=True)
+class LabelledRequest:
+    """A row of labelled_requests; `split` is train, valid, test or out_of_scope."""
+
+    request: str
+    category: str
+    capabilities: tuple[str, ...]
+    split: str
+
+
+def trainings_open(conn: Connection) -> bool:
+    """Whether there is a training that nobody is doing."""
+    row = conn.execute(OPEN).fetchone()
+    return row is not None and bool(row[0])
+
+
+def claim(conn: Connection, worker: UUID) -> Training | None:
+    """The oldest training that nobody is doing, now ours; None where there is none."""
+    row = conn.execute(CLAIM, {"worker": worker}).fetchone()
+    return None if row is None else Training(worker, *row)
+
+
+def read_rows(conn: Connection) -> list[LabelledRequest]:
+    """The labelled requests, in the order they were added."""
+    rows = conn.execute(ROWS).fetchall()
+    return [
+        LabelledRequest(request, category, tuple(capabilities), split)
+        for request, category, capabilities, split in rows
+    ]
+
+
+def beat(conn: Connection, training: Training, stage: str, progress: float) -> None:
+    """Say that the work goes on. Raises NotReady where it was taken over by another worker."""
+    _ours(conn, training, BEAT, {"stage": stage, "progress": progress})
+
+
+def fail(conn: Connection, training: Training, error: str) -> None:
+    """Record why a training failed."""
+    _ours(conn, training, FAIL, {"error": error})
+
+
+def finish(
+    conn: Connection,
+    training: Training,
+    weights: bytes,
+    space: str,
+    about: dict[str, object],
+    metrics: dict[str, object],
+) -> None:
+    """Store the model: what it was taught and what was measured go with it."""
+    _ours(
+        conn,
+        training,
+        FINISH,
+        {"weights": weights, "space": space, "about": Jsonb(about), "metrics": Jsonb(metrics)},
+    )
+
+
+def _ours(conn: Connection, training: Training, statement: str, values: dict[str, Any]) -> None:
+    cursor = conn.execute(statement, {"id": training.model, "worker": training.worker, **values})
+    if cursor.rowcount != 1:
+        raise NotReady(
+            f"the training of model {training.model} is no longer this worker's",
+            detail="Another took it over after two minutes of silence, or its row was deleted.",
+        )
