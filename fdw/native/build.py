@@ -20,7 +20,7 @@ LIBRARY = "tinydancer_fdw.so"
 FLAGS = (
     "-std=gnu11", "-O2", "-g", "-fPIC", "-shared", "-fno-strict-aliasing", "-fwrapv",
     "-fstack-protector-strong", "-D_FORTIFY_SOURCE=2",
-    "-Wall", "-Wextra", "-Werror", "-Wshadow", "-Wmissing-prototypes", "-Wvla",
+    "-Wall", "-Wextra", "-Wshadow", "-Wmissing-prototypes", "-Wvla",
     # The server's own headers have parameters that they do not use.
     "-Wno-unused-parameter",
 )  # fmt: skip
@@ -65,8 +65,8 @@ def source_digest() -> str:
 def build(pg_config: Path, build_dir: Path, cc: str | None = None) -> Path:
     """Compiles the library for the server that `pg_config` belongs to; returns its path.
 
-    `cc` is the compiler, by default that of the environment variable CC, else cc or gcc. Raises
-    BuildFailed with what the compiler said.
+    `cc` is the compiler, with flags of its own if need be, by default that of the environment
+    variable CC, else cc or gcc. Raises BuildFailed with what the compiler said.
     """
     compiler = cc or os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc")
     if compiler is None:

@@ -1,8 +1,8 @@
 /*
  * quals.c: which clauses of a query are inputs, and what a plan remembers of them.
  *
- * An input qual is `column = value` or `column = ANY (values)` on an input column, where the value
- * has nothing of the same relation in it and is not volatile. The executor checks every clause
+ * An input qual is `column = value` or `column = ANY (values)` on an input column, or alternatives of
+ * the first, where the value has nothing of the same relation in it and is not volatile. The executor checks every clause
  * again on the rows, so that a clause sent to the engine may be approximate, but never wrong.
  */
 #include "tinydancer_fdw.h"
@@ -102,6 +102,41 @@ take_value(PlannerInfo *root, RelOptInfo *rel, InputQual *qual, Node *value, Oid
 }
 
 /*
+ * `input = a OR input = b` is `input = ANY (ARRAY[a, b])`, as PostgreSQL itself writes it since 18.
+ */
+static bool
+match_alternatives(PlannerInfo *root, RelOptInfo *rel, RelationInputs *inputs, List *arms,
+				   InputQual *qual)
+{
+	ArrayExpr  *values = makeNode(ArrayExpr);
+	ListCell   *cell;
+
+	qual->attno = 0;
+	qual->outer = NULL;
+	foreach(cell, arms)
+	{
+		InputQual	arm;
+
+		if (!match_input_qual(root, rel, inputs, lfirst(cell), &arm) ||
+			arm.match != MATCH_EQUALS || (qual->attno != 0 && arm.attno != qual->attno))
+			return false;
+		qual->attno = arm.attno;
+		qual->outer = bms_union(qual->outer, arm.outer);
+		values->elements = lappend(values->elements, arm.value);
+	}
+	values->element_typeid = exprType(linitial(values->elements));
+	values->array_typeid = get_array_type(values->element_typeid);
+	values->array_collid = exprCollation(linitial(values->elements));
+	values->location = -1;
+	/* An array of arrays is one array: alternatives of a text[] input can't be told apart in it. */
+	if (!OidIsValid(values->array_typeid) || OidIsValid(get_element_type(values->element_typeid)))
+		return false;
+	qual->match = MATCH_ANY;
+	qual->value = (Expr *) eval_const_expressions(root, (Node *) values);
+	return true;
+}
+
+/*
  * Whether a clause gives an input column of `rel` its value; fills in *qual where it does.
  */
 bool
@@ -144,6 +179,8 @@ match_input_qual(PlannerInfo *root, RelOptInfo *rel, RelationInputs *inputs, Exp
 		array = get_array_type(get_atttype(relid, qual->attno));
 		return OidIsValid(array) && take_value(root, rel, qual, lsecond(operator->args), array);
 	}
+	if (is_orclause(clause))
+		return match_alternatives(root, rel, inputs, ((BoolExpr *) clause)->args, qual);
 	/* The planner writes `flag = true` as `flag`, and `flag = false` as `NOT flag`. */
 	qual->match = MATCH_EQUALS;
 	qual->outer = NULL;

@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
 
 from tinydancer_fdw import contract, frames
+from tinydancer_fdw.native import build
 
 from .conftest import ScriptedEngine, answer_rows, encode_answer, plan_of
 
 Connection = psycopg.Connection
+
+
+def test_it_compiles_without_a_warning(server: Any, tmp_path: Path) -> None:
+    if server.embedded is None:
+        pytest.skip("the headers of this server may be anywhere")
+    build.build(server.embedded.pg_config(), tmp_path, cc="cc -Werror")
 
 
 @pytest.mark.parametrize("qual", ["request = 'hello'", "'hello' = request"])
@@ -25,7 +33,12 @@ def test_a_constant_is_asked_for_from_either_side(
 
 
 @pytest.mark.parametrize(
-    "qual", ["request = ANY (ARRAY['a', NULL, 'b'])", "request IN ('a', 'b', NULL)"]
+    "qual",
+    [
+        "request = ANY (ARRAY['a', NULL, 'b'])",
+        "request IN ('a', 'b', NULL)",
+        "(request = 'a' OR 'b' = request)",
+    ],
 )
 def test_a_list_is_one_scan(connection: Connection, engine: ScriptedEngine, qual: str) -> None:
     rows = connection.execute(f"SELECT request FROM route_decisions WHERE {qual}")
@@ -226,6 +239,17 @@ def test_a_join_that_no_plan_can_supply_is_an_error_not_an_empty_answer(
             "SELECT * FROM route_decisions d FULL JOIN tickets t ON d.request = t.body"
         )
     assert engine.scans == []
+
+
+def test_alternatives_of_two_inputs_are_not_mixed_up(
+    connection: Connection, engine: ScriptedEngine
+) -> None:
+    rows = connection.execute(
+        "SELECT request, top_k FROM route_decisions WHERE request = 'x' "
+        "AND (top_k = 1 OR top_k = 2) AND (user_tier = 'gold' OR rank = 1)"
+    )
+    assert rows.fetchall() == [("x", 1), ("x", 2)]
+    assert engine.asked == [[("request", "x"), ("top_k", ["1", "2"])]]
 
 
 def test_two_foreign_tables_chain(connection: Connection, engine: ScriptedEngine) -> None:
