@@ -117,7 +117,7 @@ def test_the_engines_password_reaches_the_server_as_its_verifier_only(
     assert str(value(empty_database, query)).startswith("SCRAM-SHA-256$")
     assert "correct horse" not in done.stdout + done.stderr
     if server.embedded:
-        assert "correct horse" not in server.embedded.daemon.log.read_text()
+        assert b"correct horse" not in server.embedded.daemon.log.read_bytes()
 
 
 def test_an_empty_password_file_is_refused(empty_database: str, tmp_path: Path) -> None:
