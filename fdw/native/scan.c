@@ -100,6 +100,7 @@ prepare_output(OutputColumn *output, Form_pg_attribute attribute)
 	fmgr_info(function, &output->input);
 }
 
+/* Finds where the echo is that this scan checks in a clause's stead, if any. */
 static void
 prepare_echo(EngineScan *scan)
 {

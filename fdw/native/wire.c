@@ -19,6 +19,14 @@
 #include "storage/fd.h"
 #include "storage/latch.h"
 
+/* Not every system has these; a backend ignores SIGPIPE anyway, and starts no other program. */
+#ifndef MSG_NOSIGNAL
+#define MSG_NOSIGNAL 0
+#endif
+#ifndef SOCK_CLOEXEC
+#define SOCK_CLOEXEC 0
+#endif
+
 #define START_HINT "Start it with \"tinydancer up\", or with \"tinydancer serve\" for an engine alone."
 
 static void
