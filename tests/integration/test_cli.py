@@ -228,3 +228,19 @@ def test_an_evaluation_prints_its_figures_as_a_table_or_as_json(tmp_path: Path) 
     shown = succeed("eval", "routing", "--data", tmp_path)
     assert "prompt length" in shown
     assert "APGR" in shown
+
+
+def test_intents_are_evaluated_by_a_command(tmp_path: Path) -> None:
+    words = {"refund": "money back order", "weather": "rain sun forecast"}
+    for part, count in (("train", 12), ("test", 4)):
+        (tmp_path / "tiny").mkdir(exist_ok=True)
+        with gzip.open(tmp_path / f"tiny/{part}.jsonl.gz", "wt") as file:
+            for label, text in words.items():
+                for number in range(count):
+                    row = {"text": f"{text} {number}", "label": label}
+                    file.write(json.dumps(row) + "\n")
+    figures = json.loads(succeed("eval", "intents", "--data", tmp_path, "--json"))
+    assert {"dataset", "metric", "value"} <= set(figures[0])
+    missing = run("eval", "intents", "--data", tmp_path / "tiny")
+    assert missing.returncode == 1
+    assert "there is no data set" in missing.stderr

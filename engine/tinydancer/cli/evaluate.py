@@ -39,6 +39,18 @@ def routing(data: Path, as_json: bool) -> None:
     _show([asdict(result) for result in results], as_json)
 
 
+@evaluate.command()
+@_data_option
+@json_option
+def intents(data: Path, as_json: bool) -> None:
+    """How well requests are classified, on folders of intents (train, test.jsonl.gz)."""
+    from tinydancer.evaluation.intents import run
+
+    with steps() as report:
+        results = run(data, progress=report)
+    _show([asdict(result) for result in results], as_json)
+
+
 def _show(figures: Sequence[Mapping[str, Any]], as_json: bool) -> None:
     """Each figure is named by its fields but the last two, `metric` and `value`."""
     if as_json:
