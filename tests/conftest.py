@@ -10,6 +10,7 @@ the run says which those were.
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import tempfile
 from collections import Counter
@@ -179,6 +180,12 @@ def db(installation: Installation) -> Iterator[psycopg.Connection]:
     with installation.connect() as connection:
         empty_tables(connection)
         yield connection
+
+
+def sqlstate(error: psycopg.Error) -> str | None:
+    """The engine's SQLSTATE: Multicorn reports every error as XX000, and ours in its detail."""
+    written = re.search(r"SQLSTATE (\w{5})", error.diag.message_detail or "")
+    return written[1] if written else error.sqlstate
 
 
 def empty_tables(connection: psycopg.Connection) -> None:

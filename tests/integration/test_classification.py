@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import psycopg
 import pytest
+from tests.conftest import sqlstate
 
 from tinydancer.embeddings.static import StaticEmbedder
 from tinydancer.neural import packing
@@ -55,7 +56,8 @@ def test_a_model_classifies_from_the_commit_of_its_switch_on_and_back(
 
 def test_a_damaged_model_is_named_and_decisions_go_on(db: psycopg.Connection) -> None:
     number = insert(db, "broken", trained("code", "food")[:1000])
-    with pytest.raises(psycopg.errors.InvalidParameterValue, match=rf"model {number} \('broken'\)"):
+    with pytest.raises(psycopg.Error, match=rf"model {number} \('broken'\)") as caught:
         db.execute(CATEGORY, ("debug the parser",))
+    assert sqlstate(caught.value) == "22023"
     decided = db.execute("SELECT count(*) FROM route_decisions WHERE request = 'x'").fetchone()
     assert decided == (1,)

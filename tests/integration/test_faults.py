@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import signal
 import socket
 import struct
@@ -19,7 +18,7 @@ from typing import Any
 import psycopg
 import pytest
 from psycopg import sql
-from tests.conftest import Installation
+from tests.conftest import Installation, sqlstate
 
 from tinydancer_fdw import frames
 
@@ -36,12 +35,6 @@ def agents(db: psycopg.Connection) -> psycopg.Connection:
 
 def ask(connection: psycopg.Connection, text: str = "a request") -> list[Any]:
     return connection.execute(ASK, (text,)).fetchall()
-
-
-def sqlstate(error: psycopg.Error) -> str | None:
-    """The engine's SQLSTATE: Multicorn reports every error as XX000, and ours in its detail."""
-    written = re.search(r"SQLSTATE (\w{5})", error.diag.message_detail or "")
-    return written[1] if written else error.sqlstate
 
 
 def lives(installation: Installation, connection: psycopg.Connection, pid: int) -> None:
