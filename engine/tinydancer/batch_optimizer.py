@@ -23,6 +23,8 @@ Mask = NDArray[np.bool_]
 Rows = NDArray[np.int64]
 MOST_STEPS = 50
 MOST_MOVES = 1000
+PRECISION = 1e-6
+"""How near the best price of quality must be, as a share of the cost, for the search to end."""
 SLACK = 1e-9
 """Rounding that is forgiven when quality or money is held against a limit, relative to it."""
 
@@ -186,7 +188,7 @@ def _with_floor(problem: _Problem, cheapest: Assignment, floor: float) -> BatchP
         corner = problem.cost(below.choice) + step * (needed - problem.total_quality(below.choice))
         if lagrangian > bound:
             price, bound = step, lagrangian
-        if lagrangian >= corner - SLACK * abs(corner):
+        if lagrangian >= corner - PRECISION * abs(corner):
             break
         if problem.holds(found.choice, floor):
             above = found
