@@ -81,7 +81,8 @@ BEGIN
     FOR watched IN
         SELECT * FROM (VALUES
             ('agents', 'agents'), ('routes', 'routes'), ('route_utterances', 'routes'),
-            ('settings', 'settings'), ('models', 'models')
+            ('settings', 'settings'), ('models', 'models'),
+            ('agent_outcomes', 'performance'), ('budgets', 'budgets')
         ) AS tables (name, part)
     LOOP
         EXECUTE format(

@@ -11,7 +11,9 @@ GRANT SELECT ON
     tinydancer.migrations, tinydancer.settings, tinydancer.agents, tinydancer.routes,
     tinydancer.route_utterances, tinydancer.route_usage, tinydancer.changes,
     tinydancer.labelled_requests, tinydancer.models, tinydancer.model_activations,
-    tinydancer.route_examples
+    tinydancer.agent_prices, tinydancer.usage_hourly, tinydancer.usage_latency,
+    tinydancer.agent_outcomes, tinydancer.budgets, tinydancer.budget_periods,
+    tinydancer.budget_reservations, tinydancer.route_examples
 TO tinydancer_reader, tinydancer_router, tinydancer_admin, tinydancer_engine;
 
 GRANT INSERT, UPDATE, DELETE, TRUNCATE ON
@@ -20,11 +22,18 @@ GRANT INSERT, UPDATE, DELETE, TRUNCATE ON
     tinydancer.route_examples
 TO tinydancer_admin;
 GRANT UPDATE ON tinydancer.settings TO tinydancer_admin;
+-- What people asked and what came of it is read by few, and written by functions only.
+GRANT SELECT ON tinydancer.decisions, tinydancer.usage TO tinydancer_admin, tinydancer_engine;
+GRANT DELETE ON tinydancer.decisions, tinydancer.usage TO tinydancer_admin;
+GRANT INSERT, UPDATE, DELETE ON tinydancer.budgets TO tinydancer_admin;
+GRANT UPDATE ON tinydancer.budget_periods TO tinydancer_admin;
+GRANT INSERT ON tinydancer.decisions TO tinydancer_engine;
 GRANT DELETE ON tinydancer.route_usage TO tinydancer_admin;
 -- A change of embedder is an administrator's command.
 GRANT SELECT, INSERT, UPDATE, DELETE ON tinydancer.staged_embeddings TO tinydancer_admin;
 
-GRANT SELECT ON tinydancer.agent_listing, tinydancer.route_listing, tinydancer.model_listing
+GRANT SELECT ON tinydancer.agent_listing, tinydancer.route_listing, tinydancer.model_listing,
+    tinydancer.agent_stats, tinydancer.budget_status
 TO tinydancer_reader, tinydancer_router, tinydancer_admin;
 GRANT EXECUTE ON FUNCTION
     tinydancer.ruvector_list_agents(boolean), tinydancer.ruvector_get_agent(text),
@@ -41,8 +50,8 @@ BEGIN
             proname = ANY (ARRAY[
                 'ruvector_route', 'ruvector_batch_route', 'ruvector_semantic_route',
                 'ruvector_find_agents_by_capability', 'ruvector_embed',
-                'ruvector_classify_request', 'check_constraints',
-                'warn_of_uncommitted'
+                'ruvector_classify_request', 'check_constraints', 'warn_of_uncommitted',
+                'ruvector_record_usage', 'ruvector_record_usage_batch', 'record_outcomes'
             ]) OR proname LIKE 'check\_%' AS for_router,
             proname LIKE 'ruvector\_%' AS for_admin
         FROM pg_catalog.pg_proc WHERE pronamespace = 'tinydancer'::regnamespace
@@ -70,7 +79,18 @@ GRANT UPDATE (state, weights, embedding_space, metrics, training, progress, mess
     parents, worker, heartbeat_at)
     ON tinydancer.models TO tinydancer_engine;
 
-GRANT EXECUTE ON FUNCTION tinydancer.prune_changes() TO tinydancer_engine;
+GRANT EXECUTE ON FUNCTION
+    tinydancer.prune_changes(), tinydancer.expire_reservations(), tinydancer.apply_retention(),
+    tinydancer.ensure_partitions(timestamptz, timestamptz),
+    tinydancer.reserve_budget(uuid, text, text, text, text, numeric),
+    tinydancer.release_reservations(uuid[]), tinydancer.budgets_of(text, text, text, text),
+    tinydancer.period_start(text, timestamptz), tinydancer.uuid_time(uuid),
+    tinydancer.usage_analytics(timestamptz, text), tinydancer.latency_bucket(double precision),
+    tinydancer.bucket_latency(smallint)
+TO tinydancer_engine;
+GRANT SELECT ON tinydancer.agent_stats, tinydancer.budget_status TO tinydancer_engine;
+GRANT EXECUTE ON FUNCTION tinydancer.period_start(text, timestamptz)
+TO tinydancer_reader, tinydancer_router;
 GRANT EXECUTE ON FUNCTION
     tinydancer.digest(text), tinydancer.agent_text(text, text[]), tinydancer.route_text(text, text)
 TO tinydancer_engine, tinydancer_admin;

@@ -50,6 +50,23 @@ def test_routes_utterances_and_settings_are_seen(conn, snapshots):
     assert snapshots.current().settings.default_output_tokens == 77
 
 
+def test_measured_performance_is_in_the_next_snapshot(conn, snapshots):
+    conn.execute("INSERT INTO agents (name, quality, avg_latency_ms) VALUES ('a', 0.5, 1000)")
+    before = snapshots.current()
+    assert before.agents.outcomes.tolist() == [0]
+    assert before.agents.latency_ms.tolist() == [1000]
+    for _ in range(10):
+        conn.execute(
+            "SELECT ruvector_record_usage(agent_name := 'a', cost := 0, latency_ms := 0,"
+            " output_tokens := 40, success := false)"
+        )
+    after = snapshots.current()
+    assert after.agents.outcomes.tolist() == [10]
+    assert after.agents.latency_ms.tolist() == [500]
+    assert after.agents.quality.tolist() == [0.25]
+    assert after.agents.output_tokens.tolist() == [40]
+
+
 def test_a_change_is_seen_where_triggers_are_silenced(conn, snapshots):
     snapshots.current()
     conn.execute("SET session_replication_role = replica")

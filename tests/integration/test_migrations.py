@@ -56,7 +56,7 @@ def connect(dsn: str) -> psycopg.Connection:
 
 
 @pytest.mark.parametrize("first", range(1, len(schema.migrations()) + 1))
-def test_an_upgraded_schema_equals_a_fresh_one(empty_database, schema_dsn, monkeypatch, first):
+def test_an_upgraded_schema_equals_a_fresh_one(server, empty_database, monkeypatch, first):
     # Given a database that an older version installed
     every = schema.migrations()
     with connect(empty_database) as connection:
@@ -68,7 +68,10 @@ def test_an_upgraded_schema_equals_a_fresh_one(empty_database, schema_dsn, monke
         schema.upgrade(connection)
         assert schema.version(connection).migration == every[-1].name
     # Then it is like one that was installed today
-    assert signature(empty_database) == signature(schema_dsn)
+    with server.database() as fresh:
+        with connect(server.dsn(fresh)) as connection:
+            schema.install(connection)
+        assert signature(empty_database) == signature(server.dsn(fresh))
 
 
 def test_installing_again_changes_nothing_and_keeps_rows(new_schema_dsn):

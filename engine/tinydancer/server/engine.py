@@ -247,8 +247,9 @@ def _embed_ahead(snapshot: Snapshot | None, texts: list[str]) -> Ahead | None:
 def _texts(scan: Scan) -> list[str]:
     """The texts that a scan will embed, as far as can be told before its inputs are checked."""
     table = TABLES.get(scan.table)
+    key = table.column(table.key) if table is not None and table.key is not None else None
     for item in scan.inputs:
-        if table is not None and item.column == table.key:
+        if key is not None and key.type == "text" and item.column == key.name:
             values = item.value if isinstance(item.value, list) else [item.value]
             return [value for value in values if isinstance(value, str)]
     return []

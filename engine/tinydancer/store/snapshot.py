@@ -34,11 +34,13 @@ AGENTS = """
 SELECT name, type, capabilities,
        cost_per_1k_input_tokens::float8, cost_per_1k_output_tokens::float8,
        cost_per_call::float8, cost_per_second::float8,
-       avg_latency_ms, p99_latency_ms, quality, metadata,
+       stats.latency_ms, p99_latency_ms, stats.quality, stats.output_tokens, stats.outcomes,
+       metadata,
        embedding IS NULL OR embedding_space <> %(space)s
            OR coalesce(embedding_source <> digest(agent_text(name, capabilities)), false),
        vector_send(embedding)
-FROM tinydancer.agents WHERE active ORDER BY name COLLATE "C"
+FROM tinydancer.agents JOIN tinydancer.agent_stats AS stats ON stats.agent = name
+WHERE active ORDER BY name COLLATE "C"
 """
 ROUTES = """
 SELECT name, description, target_agent, priority, threshold,
@@ -148,7 +150,7 @@ def read_snapshot(
         if previous is not None and previous.embedder is embedder:
             rows = conn.execute(STALE_PARTS, previous.seen.parameters()).fetchall()
             stale = frozenset(part for (part,) in rows)
-        if previous is None or not stale.isdisjoint({"agents", "*"}):
+        if previous is None or not stale.isdisjoint({"agents", "performance", "settings", "*"}):
             agents, unsaved_agents = _read_agents(conn, embedder)
         else:
             agents, unsaved_agents = previous.agents, ()
@@ -196,13 +198,19 @@ def _read_agents(conn: Connection, embedder: Embedder) -> tuple[AgentTable, tupl
             type=row[1],
             capabilities=tuple(row[2]),
             prices=Prices(*row[3:7]),
-            performance=Performance(avg_latency_ms=row[7], p99_latency_ms=row[8], quality=row[9]),
-            metadata=row[10],
+            performance=Performance(
+                avg_latency_ms=row[7],
+                p99_latency_ms=row[8],
+                quality=row[9],
+                output_tokens=row[10],
+                outcomes=row[11],
+            ),
+            metadata=row[12],
         )
         for row in rows
     ]
     vectors, made = _vectors(
-        embedder, [None if row[11] else row[12] for row in rows], [agent.text for agent in agents]
+        embedder, [None if row[13] else row[14] for row in rows], [agent.text for agent in agents]
     )
     unsaved = _unsaved(
         "agents", made, [(a.name,) for a in agents], [a.text for a in agents], vectors

@@ -1,0 +1,284 @@
+"""The ledger: outcomes recorded once, priced as of then, summed exactly."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import time
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timezone
+from decimal import Decimal
+
+import psycopg
+import pytest
+from psycopg.types.json import Jsonb
+
+
+@pytest.fixture
+def agent(conn) -> None:
+    conn.execute(
+        "SELECT ruvector_register_agent('a', cost_per_1k_input_tokens := 1,"
+        " cost_per_1k_output_tokens := 2, cost_per_call := 0.5, cost_per_second := 0.1,"
+        " avg_latency_ms := 1000, quality_score := 0.5)"
+    )
+
+
+def decision(conn, at: datetime | None = None, **columns) -> str:
+    milliseconds = int((at.timestamp() if at else time.time()) * 1000)
+    number = (milliseconds << 80) | (7 << 76) | (2 << 62) | secrets.randbits(61)
+    text = f"{number:032x}"
+    values = {"agent": "a", "route": None, "category": None, "user_tier": None} | columns
+    row = conn.execute(
+        "INSERT INTO decisions (id, decided_at, request_hash, optimize_for, agent, route, category,"
+        " user_tier) VALUES (%(id)s, uuid_time(%(id)s), 'x', 'cost', %(agent)s, %(route)s,"
+        " %(category)s, %(user_tier)s) RETURNING id",
+        {"id": text, **values},
+    ).fetchone()
+    return str(row[0])
+
+
+def test_an_outcome_without_a_cost_is_priced_by_every_price_of_its_agent(conn, agent):
+    conn.execute(
+        "SELECT ruvector_record_usage(agent_name := 'a', input_tokens := 1000,"
+        " output_tokens := 500, latency_ms := 2000)"
+    )
+    # 1 for input, 1 for output, 0.5 for the call, 0.2 for two seconds
+    assert conn.execute("SELECT cost FROM usage").fetchone() == (Decimal("2.7"),)
+
+
+def test_an_outcome_is_priced_as_of_when_it_happened(conn, agent):
+    conn.execute("UPDATE agent_prices SET valid_from = now() - interval '3 days'")
+    conn.execute("SELECT ruvector_update_agent('a', cost_per_call := 7)")
+    conn.execute("SELECT ruvector_remove_agent('a')")
+    record = (
+        "SELECT ruvector_record_usage(agent_name := 'a', input_tokens := 0, output_tokens := 0,"
+        " latency_ms := 0, occurred_at := now() - %s::interval)"
+    )
+    for ago in ("0", "1 day", "9 days"):
+        conn.execute(record, (ago,))
+    costs = conn.execute("SELECT cost FROM usage ORDER BY occurred_at DESC").fetchall()
+    assert [float(cost) for (cost,) in costs] == [7, 0.5, 0.5]
+
+
+def test_the_outcome_of_a_decision_takes_over_what_was_decided(conn, agent):
+    decided = decision(conn, route="support", category="code", user_tier="gold")
+    conn.execute("SELECT ruvector_record_usage(%s, cost := 1)", (decided,))
+    row = conn.execute("SELECT agent, route, category, user_tier, success FROM usage").fetchone()
+    assert row == ("a", "support", "code", "gold", True)
+
+
+def test_the_same_outcome_twice_is_an_error_unless_its_key_says_it_is_a_retry(conn, agent):
+    decided = decision(conn)
+    conn.execute("SELECT ruvector_record_usage(%s, cost := 1)", (decided,))
+    with pytest.raises(psycopg.errors.DuplicateObject, match="has an outcome already"):
+        conn.execute("SELECT ruvector_record_usage(%s, cost := 1)", (decided,))
+    keyed = "SELECT ruvector_record_usage(agent_name := 'a', cost := %s, idempotency_key := 'k')"
+    assert conn.execute(keyed, (2,)).fetchone() == (True,)
+    assert conn.execute(keyed, (2,)).fetchone() == (False,)
+    with pytest.raises(psycopg.errors.DuplicateObject, match="another outcome"):
+        conn.execute(keyed, (3,))
+    assert conn.execute("SELECT sum(cost) FROM usage").fetchone() == (3,)
+
+
+# Arguments, SQLSTATE, words of the message.
+REFUSED = [
+    ("agent_name := 'a', cost := -1", "22003", "cost is -1"),
+    ("agent_name := 'a', cost := 'NaN'", "22003", "cost is NaN"),
+    ("agent_name := 'a', cost := 1, latency_ms := 'Infinity'", "22003", "latency_ms is Infinity"),
+    ("agent_name := 'a', cost := 1, quality := 1.5", "22003", "quality is 1.5"),
+    ("agent_name := 'a', input_tokens := -1", "22003", "input_tokens is -1"),
+    ("agent_name := 'a', cost := 1, occurred_at := now() + interval '1 h'", "22023", "future"),
+    ("agent_name := 'ghost', cost := 1", "42704", "agent 'ghost' does not exist"),
+    ("agent_name := 'a'", "22004", "input_tokens is NULL"),
+    ("cost := 1", "22004", "neither a decision"),
+    (
+        "decision_id := '018f0000-0000-7000-8000-000000000000', cost := 1",
+        "42704",
+        "decision 018f0000-0000-7000-8000-000000000000 does not exist",
+    ),
+    ("agent_name := 'a', cost := 1, idempotency_key := ''", "22023", "idempotency_key"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "sqlstate", "message"), REFUSED)
+def test_a_bad_outcome_is_refused_and_nothing_written(conn, agent, arguments, sqlstate, message):
+    with pytest.raises(psycopg.Error) as raised:
+        conn.execute(f"SELECT ruvector_record_usage({arguments})")
+    assert raised.value.sqlstate == sqlstate
+    assert message in raised.value.diag.message_primary
+    assert raised.value.diag.message_hint
+    for table in ("usage", "usage_keys", "usage_hourly", "agent_outcomes"):
+        assert conn.execute(f"SELECT count(*) FROM {table}").fetchone() == (0,)
+
+
+def test_a_batch_is_recorded_whole_or_not_at_all(conn, agent):
+    batch = [{"agent_name": "a", "cost": 1, "idempotency_key": str(n)} for n in range(5)]
+    record = "SELECT ruvector_record_usage_batch(%s)"
+    with pytest.raises(psycopg.Error):
+        conn.execute(record, (Jsonb([*batch, {"agent_name": "a", "cost": -1}]),))
+    assert conn.execute(record, (Jsonb(batch),)).fetchone() == (5,)
+    assert conn.execute(record, (Jsonb([*batch, {"agent_name": "a", "cost": 4}]),)).fetchone() == (
+        1,
+    )
+    assert conn.execute("SELECT sum(cost) FROM usage").fetchone() == (9,)
+    with pytest.raises(psycopg.errors.InvalidParameterValue, match="'costs', which is not known"):
+        conn.execute(record, (Jsonb([{"agent_name": "a", "costs": 4}]),))
+    with pytest.raises(psycopg.errors.InvalidParameterValue, match="array of objects"):
+        conn.execute(record, (Jsonb({"agent_name": "a"}),))
+
+
+def test_sums_are_exact_under_writers_at_once(conn, agent, schema_dsn):
+    def write(writer: int) -> None:
+        with psycopg.connect(schema_dsn, autocommit=True) as connection:
+            for number in range(25):
+                connection.execute(
+                    "SELECT tinydancer.ruvector_record_usage(agent_name := 'a', cost := 0.01,"
+                    " latency_ms := %s, success := %s)",
+                    (writer * 25 + number, number % 5 != 0),
+                )
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(write, range(8)))
+    row = conn.execute(
+        "SELECT total_requests, total_cost, avg_latency_ms, success_rate"
+        " FROM ruvector_routing_analytics()"
+    ).fetchone()
+    assert row == (200, Decimal("2.00"), 99.5, 0.8)
+    stats = conn.execute(
+        "SELECT outcomes, successes, measured_latency_ms FROM agent_stats WHERE agent = 'a'"
+    ).fetchone()
+    assert stats == (200, 160, 99.5)
+
+
+def test_plain_sql_on_the_ledger_keeps_the_sums(conn, agent):
+    conn.execute(
+        "INSERT INTO usage (agent, cost, latency_ms) SELECT 'a', 1, n FROM generate_series(1, 10) n"
+    )
+    conn.execute("UPDATE usage SET cost = 2, success = false WHERE latency_ms <= 5")
+    conn.execute("DELETE FROM usage WHERE latency_ms = 10")
+    row = conn.execute(
+        "SELECT total_requests, total_cost, success_rate, avg_latency_ms"
+        " FROM ruvector_routing_analytics()"
+    ).fetchone()
+    assert row == (9, Decimal(14), pytest.approx(4 / 9), 5.0)
+    assert conn.execute(
+        "SELECT sum(requests) FROM usage_latency WHERE dimension = 'agent'"
+    ).fetchone() == (9,)
+    conn.execute("TRUNCATE usage")
+    assert conn.execute("SELECT * FROM ruvector_routing_analytics()").fetchall() == []
+
+
+def test_a_prior_gives_way_to_outcomes_as_they_come(conn, agent):
+    stats = "SELECT prior_share, success_rate, quality, latency_ms FROM agent_stats"
+    assert conn.execute(stats).fetchone() == (1, 0.5, 0.5, 1000)
+    conn.execute(
+        "INSERT INTO usage (agent, cost, latency_ms, quality)"
+        " SELECT 'a', 1, 100, 0.9 FROM generate_series(1, 30)"
+    )
+    share, success, quality, latency = conn.execute(stats).fetchone()
+    assert share == pytest.approx(10 / 40)
+    assert success == pytest.approx((5 + 30) / 40)
+    assert quality == pytest.approx((5 + 27) / 40)
+    assert latency == pytest.approx((10_000 + 3_000) / 40)
+
+
+def test_analytics_equal_the_rows_themselves_by_every_grouping(conn, agent):
+    conn.execute("SELECT ensure_partitions(now() - interval '40 days', now())")
+    conn.execute(
+        """
+        INSERT INTO usage (tenant, occurred_at, agent, route, category, user_tier, cost, latency_ms,
+            success)
+        SELECT 't' || n % 2, now() - n * interval '3 hours 17 minutes', 'a' || n % 3,
+            CASE WHEN n % 4 > 0 THEN 'r' || n % 4 END, 'c' || n % 5, 'u' || n % 2, n * 0.001,
+            exp(n % 70 / 10.0), n % 7 > 0
+        FROM generate_series(1, 250) AS n
+        """
+    )
+    for group_by, column in {
+        "agent": "agent",
+        "route": "route",
+        "category": "category",
+        "tenant": "tenant",
+        "user_tier": "user_tier",
+        "day": "to_char(occurred_at AT TIME ZONE 'UTC', 'YYYY-MM-DD')",
+        "hour": "to_char(occurred_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:00')",
+    }.items():
+        with conn.transaction():
+            found = conn.execute(
+                "SELECT agent, total_requests, total_cost, avg_latency_ms, success_rate,"
+                " p50_latency_ms, p99_latency_ms, cost_per_success, share"
+                " FROM ruvector_routing_analytics('20 days', %s)",
+                (group_by,),
+            ).fetchall()
+            expected = conn.execute(
+                f"""
+                SELECT {column}, count(*), sum(cost), avg(latency_ms),
+                    avg(success::integer)::float8,
+                    percentile_disc(0.5) WITHIN GROUP (ORDER BY latency_ms),
+                    percentile_disc(0.99) WITHIN GROUP (ORDER BY latency_ms),
+                    round(sum(cost) / nullif(count(*) FILTER (WHERE success), 0), 9),
+                    count(*)::float8 / sum(count(*)) OVER ()
+                FROM usage WHERE occurred_at >= now() - interval '20 days' GROUP BY 1
+                """
+            ).fetchall()
+        assert len(found) == len(expected)
+        by_value = {row[0]: row for row in expected}
+        for row in found:
+            right = by_value[row[0]]
+            assert (row[1], row[2], row[7]) == (right[1], right[2], right[7])
+            assert row[3:5] == pytest.approx(right[3:5])
+            assert row[5:7] == pytest.approx(right[5:7], rel=0.01)
+            assert row[8] == pytest.approx(right[8])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sqlstate", "message"),
+    [
+        ("group_by := 'colour'", "22023", "group_by is 'colour'"),
+        ("time_range := 'soon'", "22007", "time_range is 'soon'"),
+        ("time_range := '-1 day'", "22023", "does not lie in the past"),
+        ("time_range := NULL", "22023", "time_range is NULL"),
+    ],
+)
+def test_analytics_refuse_what_makes_no_sense(conn, arguments, sqlstate, message):
+    with pytest.raises(psycopg.Error) as raised:
+        conn.execute(f"SELECT * FROM ruvector_routing_analytics({arguments})")
+    assert raised.value.sqlstate == sqlstate
+    assert message in raised.value.diag.message_primary
+    assert raised.value.diag.message_hint
+
+
+def test_old_partitions_go_when_settings_say_so_and_their_sums_stay(conn, agent):
+    old = "SELECT ruvector_record_usage(agent_name := 'a', cost := 1, occurred_at := %s)"
+    conn.execute(old, (datetime(2020, 5, 5, tzinfo=timezone.utc),))
+    conn.execute(old, (datetime.now(timezone.utc),))
+    assert conn.execute("SELECT apply_retention()").fetchone() == ([],)
+    conn.execute("UPDATE settings SET usage_retention = '90 days', decisions_retention = '90 days'")
+    (dropped,) = conn.execute("SELECT apply_retention()").fetchone()
+    assert {"usage_2020_05", "decisions_2020_05"} <= set(dropped)
+    assert conn.execute("SELECT count(*) FROM usage").fetchone() == (1,)
+    assert conn.execute("SELECT outcomes FROM agent_stats").fetchone() == (2,)
+
+
+def test_the_time_in_a_decisions_id_is_its_time(conn):
+    at = datetime(2026, 3, 4, 5, 6, 7, 891000, tzinfo=timezone.utc)
+    decided = (
+        decision(conn, at=at)
+        if conn.execute("SELECT ensure_partitions(%s, %s)", (at, at))
+        else None
+    )
+    assert conn.execute(
+        "SELECT decided_at FROM decisions WHERE id = %s", (decided,)
+    ).fetchone() == (at,)
+
+
+def test_tenant_is_part_of_every_key_of_what_could_be_sharded(conn):
+    keys = conn.execute(
+        "SELECT conrelid::regclass::text, array_agg(attname::text) FROM pg_constraint"
+        " JOIN pg_attribute ON attrelid = conrelid AND attnum = ANY (conkey)"
+        " WHERE contype = 'p' AND conrelid IN ('decisions'::regclass, 'usage'::regclass,"
+        " 'usage_keys'::regclass, 'usage_hourly'::regclass, 'usage_latency'::regclass)"
+        " GROUP BY 1"
+    ).fetchall()
+    assert len(keys) == 5
+    assert all("tenant" in columns for _, columns in keys), json.dumps(keys)
