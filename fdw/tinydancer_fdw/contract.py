@@ -240,6 +240,31 @@ ROUTE_THRESHOLDS = Table(
     microseconds=1000,
 )
 
+GROUPINGS = ("agent", "route", "category", "tenant", "day", "hour", "user_tier")
+
+ROUTING_ANALYTICS = Table(
+    "routing_analytics",
+    "What was spent and how it went, from the ledger: a row a group.",
+    (
+        _input("time_range", "text", "How far back: any interval. Default 7 days."),
+        _input("group_by", "text", f"One of {', '.join(GROUPINGS)}. Default agent."),
+        Column("agent", "text", "The agent, or whatever else group_by names."),
+        Column("total_requests", "bigint", "Outcomes recorded."),
+        Column("total_cost", "numeric", "Money spent."),
+        Column("avg_latency_ms", "double precision", "Mean latency, milliseconds."),
+        Column("success_rate", "double precision", "Share of successes, 0 to 1."),
+        Column("p50_latency_ms", "double precision", "Median latency, within 1%."),
+        Column("p95_latency_ms", "double precision", "95th percentile of latency, within 1%."),
+        Column("p99_latency_ms", "double precision", "99th percentile of latency, within 1%."),
+        Column("cost_per_success", "numeric", "Money spent for each success."),
+        Column("share", "double precision", "Its share of all outcomes, 0 to 1."),
+        Column("input_tokens", "numeric", "Tokens of the requests."),
+        Column("output_tokens", "numeric", "Tokens of the answers."),
+    ),
+    rows=10,
+    microseconds=5000,
+)
+
 ENGINE_STATUS = Table(
     "engine_status",
     "The engine that answers: what it is, what it holds, what it has done.",
@@ -274,6 +299,7 @@ TABLES = {
         AGENT_PLANS,
         BUDGET_ALLOCATIONS,
         ROUTE_THRESHOLDS,
+        ROUTING_ANALYTICS,
         ENGINE_STATUS,
     )
 }

@@ -25,6 +25,7 @@ from tinydancer.semantic_routes import RouteSearch
 from tinydancer.server import log
 from tinydancer.server.metrics import Metrics
 from tinydancer.server.trainer import Trainer
+from tinydancer.store.analytics import routing_analytics
 from tinydancer.store.database import Database
 from tinydancer.store.rates import RouteRates
 from tinydancer.store.route_search import ranked_routes
@@ -57,6 +58,7 @@ class Engine:
         self._snapshots = Snapshots(self._database, open_embedder)
         self._trainer = Trainer(dsn, self._database)
         self.rates = RouteRates(self._database)
+        self.analytics = partial(routing_analytics, self._database)
         self._settled: Snapshot | None = None
         self._settling = threading.Lock()
 
@@ -186,6 +188,7 @@ class EngineSession:
             quality=snapshot.quality,
             route_search=self._engine.route_search(snapshot),
             rates=self._engine.rates,
+            analytics=self._engine.analytics,
         )
 
     def _read(self, scan: Scan) -> tuple[Snapshot, Embedder]:

@@ -15,6 +15,7 @@ from tinydancer.tables import (
     request_embeddings,
     route_decisions,
     route_thresholds,
+    routing_analytics,
     semantic_matches,
 )
 from tinydancer.tables.context import Context
@@ -32,6 +33,7 @@ SCANS: Mapping[str, ScanFunction] = {
     "agent_plans": agent_plans.scan,
     "budget_allocations": budget_allocations.scan,
     "route_thresholds": route_thresholds.scan,
+    "routing_analytics": routing_analytics.scan,
     "engine_status": engine_status.scan,
 }
 

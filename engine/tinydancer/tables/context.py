@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Protocol
@@ -12,6 +12,7 @@ from tinydancer.embeddings.base import Embedder
 from tinydancer.learning.quality import QualityModel
 from tinydancer.neural.classifier import RouteClassifier
 from tinydancer.semantic_routes import Rates, RouteSearch, RouteTable
+from tinydancer_fdw.frames import Row
 
 
 class Settings(Protocol):
@@ -92,13 +93,19 @@ class ActiveQuality(Protocol):
         """Itself. Raises InvalidInput where it can't be read."""
 
 
+# For a time range and a grouping, the rows of the ledger's sums, each in PostgreSQL's text forms
+# in the order of the outputs of routing_analytics.
+Analytics = Callable[[str, str], Sequence[Row]]
+
+
 @dataclass(frozen=True)
 class Context:
     """One scan's surroundings. `now` must know its zone; `status` reads the engine's figures.
 
     Without `route_search` routes must have their vectors in the snapshot; without `rates` no rate
     limit holds; without `classifier` nothing can be classified; without
-    `quality` the quality of an agent is its own figure, whatever the request.
+    `quality` the quality of an agent is its own figure, whatever the request; without `analytics`
+    there is no looking back.
     """
 
     snapshot: Snapshot
@@ -110,3 +117,4 @@ class Context:
     rates: Rates | None = None
     classifier: ActiveClassifier | None = None
     quality: ActiveQuality | None = None
+    analytics: Analytics | None = None

@@ -12,7 +12,7 @@ from typing import TypeVar
 from tinydancer.errors import InvalidInput, InvalidText, MissingInput, NumberOutOfRange, TooLarge
 from tinydancer.tables import text
 from tinydancer.teams import MOST_AGENTS
-from tinydancer_fdw.contract import OBJECTIVES, STRATEGIES, Column, Table
+from tinydancer_fdw.contract import GROUPINGS, OBJECTIVES, STRATEGIES, Column, Table
 from tinydancer_fdw.frames import ANY, Input, Value
 
 T = TypeVar("T")
@@ -242,6 +242,8 @@ _MONEY = _number(0.0, 1e15, "a finite amount of money, 0 or more")
 # What each input that is no text to read must be, by the name of its column.
 CHECKS: Mapping[str, Callable[[str, str], object]] = {
     "optimize_for": _one_of(OBJECTIVES, "an objective"),
+    "time_range": _name,
+    "group_by": _one_of(GROUPINGS, "a grouping"),
     "strategy": _one_of(STRATEGIES, "a strategy"),
     "num_agents": _integer(1, MOST_AGENTS),
     "max_cost": _MONEY,
