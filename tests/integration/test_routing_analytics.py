@@ -44,7 +44,8 @@ def test_groupings_and_times_are_inputs_that_rows_echo(ledger: psycopg.Connectio
 def test_a_time_range_that_is_none_and_an_unknown_grouping_are_refused(
     ledger: psycopg.Connection,
 ) -> None:
-    with pytest.raises(psycopg.errors.InvalidParameterValue, match="no interval"):
-        ledger.execute("SELECT * FROM routing_analytics WHERE time_range = 'some days'")
+    for wrong in ("some days", "-1 day"):
+        with pytest.raises(psycopg.errors.InvalidParameterValue, match=f"time_range = '{wrong}'"):
+            ledger.execute("SELECT * FROM routing_analytics WHERE time_range = %s", (wrong,))
     with pytest.raises(psycopg.errors.InvalidParameterValue, match="'agents' is not a grouping"):
         ledger.execute("SELECT * FROM routing_analytics WHERE group_by = 'agents'")

@@ -14,20 +14,24 @@ from tinydancer_fdw.frames import Row
 _OUTPUTS = ", ".join(
     f"{column.name}::text" for column in ROUTING_ANALYTICS.columns if not column.input
 )
-ANALYTICS = f"SELECT {_OUTPUTS} FROM tinydancer.ruvector_routing_analytics(%s, %s)"  # noqa: S608
+IS_PAST = "SELECT now() - %s::interval < now()"
+ANALYTICS = f"SELECT {_OUTPUTS} FROM tinydancer.usage_analytics(now() - %s::interval, %s)"  # noqa: S608
 
 
 def routing_analytics(database: Database, time_range: str, group_by: str) -> Sequence[Row]:
     """A row for each group, in PostgreSQL's text forms.
 
-    Raises InvalidInput for a time range that is none, Unavailable where the database can't be
-    reached.
+    Raises InvalidInput for a time range that is no interval or does not lie in the past,
+    Unavailable where the database can't be reached.
     """
     with database.connection() as conn:
         try:
-            return conn.execute(ANALYTICS, (time_range, group_by)).fetchall()
-        except psycopg.errors.DataError as error:
-            said = error.diag
+            past = conn.execute(IS_PAST, (time_range,)).fetchone()
+        except psycopg.errors.DataError:
+            past = None
+        if past != (True,):
             raise InvalidInput(
-                said.message_primary or str(error), hint=said.message_hint or ""
-            ) from error
+                f"time_range = {time_range[:80]!r} is no interval that lies in the past",
+                hint="Give what PostgreSQL reads as one: 7 days, 12 hours, 1 month.",
+            )
+        return conn.execute(ANALYTICS, (time_range, group_by)).fetchall()
