@@ -256,20 +256,23 @@ def _check_eligible(
             raise NotReady(
                 f"quality_threshold binds: no agent reaches {quality_threshold:g} for "
                 f"{category!r}; the best is {market.agents[best]} "
-                f"with {market.quality[row, best]:.3f}"
+                f"with {market.quality[row, best]:.3f}",
+                hint="Lower quality_threshold, or register a better agent.",
             )
         if not fast.any():
             quickest = int(np.argmin(market.latency_ms))
             raise NotReady(
                 f"latency_threshold_ms binds: no agent is within {latency_threshold_ms:g} ms; "
                 f"the quickest is {market.agents[quickest]} with "
-                f"{market.latency_ms[quickest]:g} ms"
+                f"{market.latency_ms[quickest]:g} ms",
+                hint="Raise latency_threshold_ms, or register a quicker agent.",
             )
         quickest = int(np.argmin(np.where(good, market.latency_ms, np.inf)))
         raise NotReady(
             f"quality_threshold and latency_threshold_ms bind together for {category!r}: of the "
             f"agents that reach {quality_threshold:g} the quickest is {market.agents[quickest]} "
-            f"with {market.latency_ms[quickest]:g} ms, above {latency_threshold_ms:g} ms"
+            f"with {market.latency_ms[quickest]:g} ms, above {latency_threshold_ms:g} ms",
+            hint="Lower quality_threshold or raise latency_threshold_ms.",
         )
 
 

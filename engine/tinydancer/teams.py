@@ -103,6 +103,7 @@ def check_request(strategy: str, num_agents: int, available: int) -> None:
         raise InvalidInput(
             f"num_agents must be from 1 to {most}, not {num_agents}",
             detail=f"{available} agents can serve; a team has at most {MOST_AGENTS}.",
+            hint="Ask for fewer agents, or register more.",
         )
 
 

@@ -49,6 +49,7 @@ BEGIN
         SELECT oid::regprocedure AS signature,
             proname = ANY (ARRAY[
                 'ruvector_route', 'ruvector_batch_route', 'ruvector_semantic_route',
+                'ruvector_route_multi', 'ruvector_optimize_budget',
                 'ruvector_find_agents_by_capability', 'ruvector_embed',
                 'ruvector_classify_request', 'check_constraints', 'warn_of_uncommitted',
                 'ruvector_record_usage', 'ruvector_record_usage_batch', 'record_outcomes'
