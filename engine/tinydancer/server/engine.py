@@ -27,6 +27,7 @@ from tinydancer.server.metrics import Metrics
 from tinydancer.server.trainer import Trainer
 from tinydancer.store.analytics import routing_analytics
 from tinydancer.store.database import Database
+from tinydancer.store.maintenance import Maintenance
 from tinydancer.store.rates import RouteRates
 from tinydancer.store.route_search import ranked_routes
 from tinydancer.store.settings import open_embedder
@@ -59,6 +60,7 @@ class Engine:
         self._trainer = Trainer(dsn, self._database)
         self.rates = RouteRates(self._database)
         self.analytics = partial(routing_analytics, self._database)
+        self._maintenance = Maintenance(self._database)
         self._settled: Snapshot | None = None
         self._settling = threading.Lock()
 
@@ -76,6 +78,7 @@ class Engine:
         else:
             self._warm_up()
         self._trainer.start()
+        self._maintenance.start()
         return self
 
     def __exit__(
@@ -84,6 +87,7 @@ class Engine:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        self._maintenance.close()
         self._trainer.stop()
         self._snapshots.close()
         self._database.close()
