@@ -216,6 +216,16 @@ def test_the_default_directory_does_not_need_home() -> None:
     assert len(Path(shown).parts) > 3
 
 
+def test_the_default_classifiers_figures_are_printed() -> None:
+    figures = json.loads(succeed("eval", "requests", "--json"))
+    assert {"dataset", "setting", "tier", "head", "metric", "value"} == set(figures[0])
+    assert "static" in {figure["tier"] for figure in figures}
+
+
+def test_an_evaluation_of_intents_says_what_its_data_lacks(tmp_path: Path) -> None:
+    assert "there is no data set under" in run("eval", "intents", "--data", tmp_path).stderr
+
+
 def test_an_evaluation_prints_its_figures_as_a_table_or_as_json(tmp_path: Path) -> None:
     with gzip.open(tmp_path / "scores.jsonl.gz", "wt") as file:
         for number in range(60):

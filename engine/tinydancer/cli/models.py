@@ -1,4 +1,4 @@
-"""Models of embeddings: fetch one, build the static table."""
+"""Models that come with the package: fetch one, build the others."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from tinydancer.cli.options import FILE
-from tinydancer.cli.progress import counting
+from tinydancer.cli.progress import counting, steps
 from tinydancer.errors import NotReady
 
 _Cache = click.option(
@@ -19,7 +19,7 @@ _Cache = click.option(
 
 @click.group()
 def models() -> None:
-    """Fetch MiniLM, or build the static table from it."""
+    """Fetch MiniLM; build the static table and the default classifier."""
 
 
 @models.command()
@@ -81,4 +81,37 @@ def build_static(
     corpus = read_corpus(requests, wordnet)
     teacher = MiniLMEmbedder(minilm_directory(cache or default_cache_dir()))
     write_static_table(out, build_static_table(teacher, corpus, counting))
+    click.echo(out)
+
+
+@models.command("build-classifier")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, dir_okay=False),
+    required=True,
+    help="File to write the classifier to.",
+)
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    required=True,
+    help="Directory that holds clinc150/train.jsonl.gz and banking77/train.jsonl.gz.",
+)
+@_Cache
+def build_classifier(out: Path, data: Path, cache: Path | None) -> None:
+    """Build the default classifier for the static table and MiniLM, which was fetched before.
+
+    docs/default-model.md says what it is made of and how good it is.
+    """
+    from tinydancer.embeddings.fetch import default_cache_dir, minilm_directory
+    from tinydancer.embeddings.files import write_atomically
+    from tinydancer.embeddings.minilm import MiniLMEmbedder
+    from tinydancer.embeddings.static import StaticEmbedder
+    from tinydancer.neural.default_model import build
+
+    minilm = MiniLMEmbedder(minilm_directory(cache or default_cache_dir()))
+    with steps() as report:
+        report("Training")
+        built = build([StaticEmbedder.builtin(), minilm], data)
+    write_atomically(out, built.data)
     click.echo(out)

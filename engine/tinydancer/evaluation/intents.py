@@ -14,7 +14,7 @@ import random
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -101,33 +101,6 @@ def run(
     for folder in folders:
         results += _evaluate(folder, embedders, progress or (lambda _: None))
     return results
-
-
-def render(results: Sequence[Result]) -> str:
-    """The figures as a table in plain text, a line for each data set, setting, tier and head."""
-    lines: dict[tuple[str, str, str, str], dict[str, float]] = {}
-    for r in results:
-        lines.setdefault((r.dataset, r.setting, r.tier, r.head), {})[r.metric] = r.value
-    metrics = list(dict.fromkeys(r.metric for r in results))
-    head = ["data set", "setting", "tier", "head", *metrics]
-    rows = [
-        [*key, *(f"{found[metric]:.4g}" if metric in found else "" for metric in metrics)]
-        for key, found in lines.items()
-    ]
-    widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
-    texts = 4
-    return "\n".join(
-        "  ".join(
-            cell.ljust(width) if i < texts else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in [head, *rows]
-    )
-
-
-def to_json(results: Sequence[Result]) -> str:
-    """The figures as a JSON list."""
-    return json.dumps([asdict(result) for result in results], indent=1)
 
 
 def few_shot(labels: Sequence[str], shots: int) -> list[int]:

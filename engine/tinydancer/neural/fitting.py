@@ -36,10 +36,12 @@ HELD_OUT_PARTS = 8
 def default_network(rows: int, seed: int = 0) -> TrainingOptions:
     """Options for so many sentence vectors: about 3,000 steps, in 25 to 80 epochs.
 
-    U has no part in a sequence of one vector, so it gets the least rank.
+    Few rows gain from wider groups. U has no part in a sequence of one vector, so it gets the
+    least rank.
     """
     epochs = min(80, max(25, 3000 * 64 // rows))
-    return TrainingOptions(rank_u=1, epochs=epochs, seed=seed)
+    hidden = 512 if rows <= FEW_ROWS else 384
+    return TrainingOptions(hidden=hidden, rank_u=1, epochs=epochs, seed=seed)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import pytest
 from tinydancer.embeddings.static import StaticEmbedder
 from tinydancer.errors import InvalidInput, NotFound
 from tinydancer.evaluation.baselines import centroids, logistic_regression, nearest_neighbours
-from tinydancer.evaluation.intents import Result, few_shot, readable, render, run, to_json
+from tinydancer.evaluation.intents import Result, few_shot, readable, run
 
 ASKED = {
     "card_arrival": ("when will my {} card arrive", "my {} card is not here yet"),
@@ -76,19 +76,6 @@ def test_a_cascade_of_one_tier_with_itself_changes_nothing(results: list[Result]
     alone = values(results, setting="full", tier="minilm", head="fastgrnn+words", metric="accuracy")
     assert values(results, setting="full", tier="cascade", metric="accuracy") == alone
     assert 0 <= values(results, setting="full", tier="cascade", metric="escalated")[0] <= 100
-
-
-def test_the_table_has_a_line_for_each_head(results: list[Result]) -> None:
-    lines = render(results).splitlines()
-    assert lines[0].split()[:5] == ["data", "set", "setting", "tier", "head"]
-    assert len(lines) == 1 + len({(r.dataset, r.setting, r.tier, r.head) for r in results})
-    assert any(line.startswith("small     full     static   fastgrnn+words") for line in lines)
-
-
-def test_json_has_the_fields_of_a_result(results: list[Result]) -> None:
-    rows = json.loads(to_json(results))
-    assert len(rows) == len(results)
-    assert set(rows[0]) == {"dataset", "setting", "tier", "head", "metric", "value"}
 
 
 def test_a_directory_without_data_is_refused(tmp_path: Path) -> None:

@@ -185,6 +185,28 @@ def test_label_names_help_where_rows_are_few() -> None:
     assert near.probabilities.argmax(axis=1).tolist() == [0, 1]
 
 
+def test_taught_from_strings_of_no_category_it_is_less_sure_of_their_like() -> None:
+    data = prepare(texts_of(0))
+    alone = replace(OPTIONS, words=None)
+    strange = OUTSIDE[::2], embed(OUTSIDE[::2])
+    plain = fit(data, embed(data.texts), "s", alone)
+    taught = fit(data, embed(data.texts), "s", alone, taught_outside=strange)
+    plain_sure, taught_sure = (
+        each.classifier.score(embed(OUTSIDE[1::2])).probabilities.max(axis=1).mean()
+        for each in (plain, taught)
+    )
+    assert taught_sure < plain_sure - 0.1
+    assert taught.metrics.mixture > 0.9
+
+
+def test_rows_of_part_minus_one_are_never_held_out() -> None:
+    data = prepare(texts_of(0))
+    fold = np.where(np.arange(len(data)) % 2, -1, np.arange(len(data)) // 2 % 3)
+    fitted = fit(data, embed(data.texts), "s", OPTIONS, fold=fold)
+    assert fitted.metrics.held_out == np.sum(fold >= 0) == 128
+    assert fitted.metrics.rows == 256
+
+
 def test_progress_is_reported_stage_by_stage() -> None:
     data = prepare(texts_of(0)[:60] + texts_of(0)[-60:])
     seen: list[tuple[str, int, int]] = []
