@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tinydancer.agents.registry import Floats
-from tinydancer.policies.estimates import Estimates, Mask, scaled
+from tinydancer.policies.estimates import Estimates, Mask, scaled_savings
 
 
 def key(estimates: Estimates, candidates: Mask | None) -> Floats:
@@ -13,4 +13,4 @@ def key(estimates: Estimates, candidates: Mask | None) -> Floats:
 
 def score(estimates: Estimates, candidates: Mask | None) -> Floats:
     """Cost from 1 (the cheapest candidate) down to 0."""
-    return scaled(-estimates.cost, True, candidates)
+    return scaled_savings(estimates.cost, candidates)

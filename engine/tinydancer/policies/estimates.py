@@ -12,9 +12,13 @@ from tinydancer.agents.registry import Floats
 
 Mask = NDArray[np.bool_]
 
-# A difference in cost or latency counts in full from this share of the largest on; one in quality
-# or fit from this much on. Less counts in proportion, so that noise is not blown up to a reason.
+# A difference in quality or fit counts in full from this much on, one in cost or latency from this
+# factor on. Less counts in proportion, so that noise is not blown up to a reason.
 LEAST_SPREAD = 0.1
+LEAST_FACTOR = 2.0
+
+# Among agents with a price, one that costs nothing counts as one at a tenth of the least price.
+FREE_SHARE = 0.1
 
 
 @dataclass(frozen=True)
@@ -54,15 +58,33 @@ def best(values: Floats, candidates: Mask | None) -> Floats:
     return np.asarray(values.max(axis=-1, keepdims=True))
 
 
-def scaled(gains: Floats, relative: bool | Mask, candidates: Mask | None) -> Floats:
+def scaled(gains: Floats, least_spread: float | Floats, candidates: Mask | None) -> Floats:
     """Gains, of which more is better, from 0 to 1 over the candidates: 1 for the most, linear.
 
-    `gains` is (..., n, a) or (a,). Costs and latencies come in negative, with `relative` true:
-    their least spread is a share of the largest.
+    `gains` is (..., n, a) or (a,); a spread below `least_spread` is taken to be that.
     """
     most = best(gains, candidates)
     least = -best(-gains, candidates)
-    floor = np.where(relative, -LEAST_SPREAD * least, LEAST_SPREAD)
-    # Where all is free there is no spread at all: every agent is the cheapest.
-    spread = np.maximum(np.maximum(most - least, floor), 1e-99)
+    spread = np.maximum(most - least, least_spread)
     return np.asarray(1.0 - (most - gains) / spread)
+
+
+def savings(amounts: Floats, candidates: Mask | None) -> Floats:
+    """Costs or latencies, (n, a) or (a,), as gains: their logarithms, negative.
+
+    They differ by orders of magnitude: next to a person who takes ten minutes, a second and ten
+    seconds would be the same on a linear scale. Factors count alike wherever they stand.
+    """
+    priced = amounts > 0 if candidates is None else (amounts > 0) & candidates
+    least = np.where(priced, amounts, np.inf).min(axis=-1, keepdims=True)
+    # Where all is free there is no least price, and every agent is the cheapest.
+    floor = np.where(np.isfinite(least), FREE_SHARE * least, 1.0)
+    return np.asarray(-np.log(np.maximum(amounts, floor)))
+
+
+LEAST_LOG = float(np.log(LEAST_FACTOR))
+
+
+def scaled_savings(amounts: Floats, candidates: Mask | None) -> Floats:
+    """Costs or latencies from 1 (the least) down to 0 over the candidates, by their logarithms."""
+    return scaled(savings(amounts, candidates), LEAST_LOG, candidates)

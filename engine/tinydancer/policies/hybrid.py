@@ -5,7 +5,16 @@ from __future__ import annotations
 import numpy as np
 
 from tinydancer.agents.registry import Floats
-from tinydancer.policies.estimates import Estimates, Mask, Weights, best, scaled
+from tinydancer.policies.estimates import (
+    LEAST_LOG,
+    LEAST_SPREAD,
+    Estimates,
+    Mask,
+    Weights,
+    best,
+    savings,
+    scaled,
+)
 
 # Quality a little before the rest. What an agent is for (fit) counts as much as what it costs.
 BALANCED = Weights(cost=0.25, latency=0.15, quality=0.35, fit=0.25)
@@ -15,19 +24,19 @@ BALANCED = Weights(cost=0.25, latency=0.15, quality=0.35, fit=0.25)
 FREE = 1e-12
 
 
-# Costs and latencies have no scale of their own; quality and fit are 0 to 1 by nature.
-RELATIVE = np.array([True, True, False, False]).reshape(4, 1, 1)
+# From which spread on a difference counts in full: of cost, latency, quality and fit.
+LEAST = np.array([LEAST_LOG, LEAST_LOG, LEAST_SPREAD, LEAST_SPREAD]).reshape(4, 1, 1)
 
 
 def parts(estimates: Estimates, candidates: Mask | None) -> Floats:
     """(4, n, a): cost, latency, quality and fit, each from 0 to 1 over the candidates."""
     gains = np.zeros((4, *estimates.cost.shape))
-    np.negative(estimates.cost, out=gains[0])
-    np.negative(estimates.latency_ms, out=gains[1])
+    gains[0] = savings(estimates.cost, candidates)
+    gains[1] = savings(estimates.latency_ms, candidates)
     gains[2] = estimates.quality
     if estimates.fit is not None:
         gains[3] = estimates.fit
-    return scaled(gains, RELATIVE, candidates)
+    return scaled(gains, LEAST, candidates)
 
 
 def blend(weights: Weights, estimates: Estimates, candidates: Mask | None) -> Floats:

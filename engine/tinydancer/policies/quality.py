@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tinydancer.agents.registry import Floats
-from tinydancer.policies.estimates import Estimates, Mask, scaled
+from tinydancer.policies.estimates import LEAST_SPREAD, Estimates, Mask, scaled
 
 
 def key(estimates: Estimates, candidates: Mask | None) -> Floats:
@@ -13,4 +13,4 @@ def key(estimates: Estimates, candidates: Mask | None) -> Floats:
 
 def score(estimates: Estimates, candidates: Mask | None) -> Floats:
     """Quality from 1 (the best candidate) down to 0."""
-    return scaled(estimates.quality, False, candidates)
+    return scaled(estimates.quality, LEAST_SPREAD, candidates)

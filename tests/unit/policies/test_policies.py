@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from tinydancer.policies import POLICIES, weighted
-from tinydancer.policies.estimates import Estimates, Weights, scaled
+from tinydancer.policies.estimates import Estimates, Weights, scaled, scaled_savings
 from tinydancer_fdw.contract import OBJECTIVES
 
 
@@ -68,9 +68,28 @@ def test_a_blend_is_scaled_over_the_candidates_only() -> None:
 
 def test_a_difference_of_noise_is_not_blown_up_to_the_whole_range() -> None:
     # A spread of 0.01 in quality counts a tenth of one of 0.1 or more.
-    assert scaled(np.array([0.90, 0.91]), False, None).tolist() == pytest.approx([0.9, 1.0])
-    assert scaled(np.array([0.50, 0.90]), False, None).tolist() == pytest.approx([0.0, 1.0])
-    assert scaled(-np.array([1.00, 1.01]), True, None).tolist() == pytest.approx([1.0, 0.90099009])
+    assert scaled(np.array([0.90, 0.91]), 0.1, None).tolist() == pytest.approx([0.9, 1.0])
+    assert scaled(np.array([0.50, 0.90]), 0.1, None).tolist() == pytest.approx([0.0, 1.0])
+    # A factor of 1.01 counts ln 1.01 / ln 2 of a factor of 2 or more.
+    found = scaled_savings(np.array([1.00, 1.01]), None)
+    assert found.tolist() == pytest.approx([1.0, 1 - np.log(1.01) / np.log(2)])
+
+
+def test_factors_in_cost_count_alike_wherever_they_stand() -> None:
+    found = scaled_savings(np.array([0.001, 0.01, 0.1, 1.0]), None)
+    assert found.tolist() == pytest.approx([1.0, 2 / 3, 1 / 3, 0.0])
+
+
+def test_what_is_free_counts_as_a_tenth_of_the_least_price() -> None:
+    found = scaled_savings(np.array([0.0, 0.01, 1.0]), None)
+    assert found.tolist() == pytest.approx([1.0, 2 / 3, 0.0])
+
+
+def test_an_agent_far_dearer_than_all_does_not_make_the_others_alike() -> None:
+    # Two models and a person: on a linear scale the models would be a thousandth apart.
+    cheap, dear, person = scaled_savings(np.array([0.0002, 0.03, 12.0]), None).tolist()
+    assert cheap - dear > 0.4
+    assert dear - person > 0.4
 
 
 def test_where_everything_is_free_everyone_is_the_cheapest() -> None:
