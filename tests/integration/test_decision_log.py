@@ -104,6 +104,7 @@ def test_while_the_database_is_away_the_oldest_are_dropped_and_counted(monkeypat
     assert not log.flush(timeout=0.3)
     assert log.dropped == 15
     assert log.written == 0
+    log.close(timeout=0)
 
 
 def test_a_decision_that_the_table_refuses_does_not_hold_up_the_next(conn, log):

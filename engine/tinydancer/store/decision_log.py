@@ -152,9 +152,9 @@ class DecisionLog:
                 self._wake.wait(0.02)
             return not self._waiting and not self._writing
 
-    def close(self) -> None:
+    def close(self, timeout: float = 5.0) -> None:
         """Write what waits, within some seconds, and stop."""
-        self.flush()
+        self.flush(timeout)
         with self._wake:
             self._stopping = True
             self._wake.notify_all()
