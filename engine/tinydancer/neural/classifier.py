@@ -182,10 +182,10 @@ class RouteClassifier:
         """As `score`, in words: one classification a row, of the `most` likeliest categories."""
         scores = self.score(vectors, texts)
         # Names are sorted, so a stable sort lets ties go by name.
-        order = np.argsort(-scores.probabilities, axis=1, kind="stable")
+        order = (-scores.probabilities).argsort(axis=1, kind="stable")
         rows = np.arange(len(order))[:, None]
         ranked = scores.probabilities[rows, order[:, :most]].tolist()
-        sizes = scores.plausible.sum(axis=1).tolist()
+        sizes = np.add.reduce(scores.plausible, axis=1).tolist()
         widest = max(most, *sizes) if sizes else most
         names = self._name_array[order[:, :widest]].tolist()
         scope = scores.scope.tolist()

@@ -28,6 +28,7 @@ from tinydancer.neural.ragged import Floats, Integers, ranges
 MOST_WORDS = 512
 """Words of a text that are looked at; the rest of a long text is left to the sentence vector."""
 MOST_FEATURES = 200_000
+_BLOCK = 64
 
 # A word; or one character of a script that puts no spaces between words; or one other sign.
 _WORDS = re.compile(r"[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff]|[^\W_]+|[^\w\s]")
@@ -38,7 +39,7 @@ def features(text: str) -> list[str]:
     words = _WORDS.findall(text.casefold())[:MOST_WORDS]
     if not words:
         return []
-    return words + list(map(" ".join, zip(["", *words], [*words, ""], strict=True)))
+    return words + [f"{a} {b}" for a, b in zip(["", *words], [*words, ""], strict=True)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,10 +65,13 @@ class Sparse:
         """(n, classes): the rows times a (features, classes) matrix."""
         result = np.zeros((len(self), matrix.shape[1]), np.float32)
         some = np.flatnonzero(self.lengths)
-        if len(some):
-            terms = matrix[self.columns]
-            terms *= self.values[:, None]
-            result[some] = np.add.reduceat(terms, self.starts[some], axis=0)
+        # In blocks, so that what is gathered stays in the cache.
+        for at in range(0, len(some), _BLOCK):
+            block = some[at : at + _BLOCK]
+            first, last = self.starts[block[0]], self.starts[block[-1]] + self.lengths[block[-1]]
+            terms = matrix[self.columns[first:last]]
+            terms *= self.values[first:last, None]
+            result[block] = np.add.reduceat(terms, self.starts[block] - first, axis=0)
         return result
 
 
