@@ -87,7 +87,8 @@ GRANT EXECUTE ON FUNCTION
     tinydancer.release_reservations(uuid[]), tinydancer.budgets_of(text, text, text, text),
     tinydancer.period_start(text, timestamptz), tinydancer.uuid_time(uuid),
     tinydancer.usage_analytics(timestamptz, text), tinydancer.latency_bucket(double precision),
-    tinydancer.bucket_latency(smallint)
+    tinydancer.bucket_latency(smallint), tinydancer.usage_group(tinydancer.usage, text),
+    tinydancer.usage_moment(tinydancer.usage, text)
 TO tinydancer_engine;
 GRANT SELECT ON tinydancer.agent_stats, tinydancer.budget_status TO tinydancer_engine;
 GRANT EXECUTE ON FUNCTION tinydancer.period_start(text, timestamptz)
