@@ -476,6 +476,7 @@ $$;
 COMMENT ON FUNCTION tinydancer.usage_moment(tinydancer.usage, text) IS
     'The day or hour that an outcome belongs to; -infinity by any other grouping.';
 
+-- With its owner's rights: sums are for all who may look back, single outcomes for few.
 CREATE OR REPLACE FUNCTION tinydancer.usage_analytics(since timestamptz, group_by text)
 RETURNS TABLE (
     agent text, total_requests bigint, total_cost numeric, avg_latency_ms double precision,
@@ -483,7 +484,8 @@ RETURNS TABLE (
     p95_latency_ms double precision, p99_latency_ms double precision, cost_per_success numeric,
     share double precision, input_tokens numeric, output_tokens numeric
 )
-LANGUAGE sql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' AS $$
+LANGUAGE sql STABLE PARALLEL SAFE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' AS $$
     WITH bounds AS (
         SELECT CASE WHEN group_by IN ('route', 'category', 'user_tier') THEN group_by
                 ELSE 'agent' END AS dimension,

@@ -91,6 +91,11 @@ GRANT EXECUTE ON FUNCTION
     tinydancer.usage_moment(tinydancer.usage, text)
 TO tinydancer_engine;
 GRANT SELECT ON tinydancer.agent_stats, tinydancer.budget_status TO tinydancer_engine;
+-- Looking back is open to all who may read the ledger's sums.
+GRANT EXECUTE ON FUNCTION
+    tinydancer.ruvector_routing_analytics(text, text), tinydancer.usage_analytics(timestamptz, text),
+    tinydancer.check_choice(text, text, text[])
+TO tinydancer_reader, tinydancer_router, tinydancer_admin;
 GRANT EXECUTE ON FUNCTION tinydancer.period_start(text, timestamptz)
 TO tinydancer_reader, tinydancer_router;
 GRANT EXECUTE ON FUNCTION

@@ -83,3 +83,35 @@ def test_a_role_without_createrole_is_told_what_is_missing(conn, server, empty_d
             conn.execute(script.text.encode())
     assert "tinydancer_reader" in raised.value.diag.message_primary
     assert all(f"CREATE ROLE {role}" in raised.value.diag.message_hint for role in roles)
+
+
+ASKED = {
+    "tinydancer_reader": [
+        "ruvector_list_agents()",
+        "ruvector_routing_analytics('7 days', 'agent')",
+    ],
+    "tinydancer_router": [
+        "ruvector_route('hi')",
+        "ruvector_batch_route(ARRAY['hi', 'ho'], 'total_cost')",
+        "ruvector_semantic_route('hi')",
+        "ruvector_route_multi('hi', 1, 'pipeline')",
+        "ruvector_optimize_budget(100)",
+        "ruvector_classify_request('hi')",
+        "ruvector_record_usage(agent_name := 'a', latency_ms := 1, success := true)",
+        "ruvector_routing_analytics('7 days', 'agent')",
+    ],
+}
+ASKED["tinydancer_admin"] = [*ASKED["tinydancer_router"], "ruvector_fit_routes()"]
+
+
+@pytest.mark.parametrize(
+    ("role", "call"), [(role, call) for role, calls in ASKED.items() for call in calls]
+)
+def test_a_role_may_call_the_functions_of_its_work(db, role, call):
+    db.execute(
+        "SELECT ruvector_register_agent('a', 'llm', ARRAY['chat'], "
+        "cost_per_call := 0.1, avg_latency_ms := 100, quality_score := 0.9)"
+    )
+    with db.transaction():
+        db.execute(f"SET LOCAL ROLE {role}")
+        db.execute(f"SELECT * FROM {call}")

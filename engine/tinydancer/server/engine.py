@@ -7,7 +7,6 @@ import logging
 import os
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
 from functools import partial
@@ -143,12 +142,18 @@ class Engine:
         for table in TABLES.values():
             inputs = (Input(table.key, EQUALS, "warm-up"),) if table.key else ()
             columns = tuple(column.name for column in table.columns)
-            # What can't be answered yet (no classifier is active) says so to whoever asks.
             scan = Scan(table.name, columns, inputs)
-            with suppress(TinyDancerError):
+            try:
                 # Nobody's request counts towards no route's rate.
                 for _ in answer(replace(session.context(scan), rates=None), scan):
                     pass
+            except TinyDancerError:
+                pass  # what can't be answered yet says so to whoever asks
+            except Exception as error:
+                # An engine that answers all other questions is better than none.
+                log.event(
+                    logging.ERROR, "warm_up_failed", table=table.name, reason=str(error)[:200]
+                )
 
     def settle(self, snapshot: Snapshot) -> None:
         """Takes a new snapshot's many objects out of the cycle collector's sight."""

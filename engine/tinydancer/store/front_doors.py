@@ -93,7 +93,11 @@ def open_front_door(conn: Connection, door: str, address: EngineAddress) -> None
     conn.execute(
         sql.SQL("CREATE USER MAPPING FOR PUBLIC SERVER {} {}").format(server, _options(token))
     )
-    conn.execute(sql.SQL("GRANT USAGE ON FOREIGN SERVER {} TO tinydancer_router").format(server))
+    conn.execute(
+        sql.SQL("GRANT USAGE ON FOREIGN SERVER {} TO tinydancer_router, tinydancer_admin").format(
+            server
+        )
+    )
 
 
 def foreign_tables(conn: Connection, door: str | None) -> None:
@@ -249,4 +253,4 @@ def _describe(conn: Connection, table: Table) -> None:
                 name, sql.Identifier(column.name), sql.Literal(column.description)
             )
         )
-    conn.execute(sql.SQL("GRANT SELECT ON {} TO tinydancer_router").format(name))
+    conn.execute(sql.SQL("GRANT SELECT ON {} TO tinydancer_router, tinydancer_admin").format(name))
