@@ -54,7 +54,11 @@ BEGIN
                 'ruvector_classify_request', 'check_constraints', 'warn_of_uncommitted',
                 'ruvector_record_usage', 'ruvector_record_usage_batch', 'record_outcomes'
             ]) OR proname LIKE 'check\_%' AS for_router,
-            proname LIKE 'ruvector\_%' AS for_admin
+            proname LIKE 'ruvector\_%' OR proname = ANY (ARRAY[
+                'usage_analytics', 'usage_group', 'usage_moment', 'latency_bucket',
+                'bucket_latency', 'period_start', 'budgets_of', 'ensure_partitions',
+                'apply_retention', 'uuid_time', 'release_reservations'
+            ]) AS for_admin
         FROM pg_catalog.pg_proc WHERE pronamespace = 'tinydancer'::regnamespace
     LOOP
         IF routine.for_router THEN

@@ -70,6 +70,54 @@ def test_an_engine_does_all_its_work_as_its_role(conn, schema_dsn, embedder):
     assert conn.execute("SELECT count(embedding) FROM agents").fetchone() == (1,)
 
 
+ADMINISTRATION = [
+    "SELECT tinydancer.ruvector_register_agent('a', cost_per_call := 1)",
+    "SELECT tinydancer.ruvector_set_budget('all', 10)",
+    "SELECT tinydancer.ruvector_record_usage(agent_name := 'a', route := 'r', latency_ms := 5)",
+    "SELECT * FROM tinydancer.agent_stats",
+    "SELECT * FROM tinydancer.budget_status",
+    "SELECT * FROM tinydancer.ruvector_list_models()",
+    "SELECT tinydancer.apply_retention()",
+    "SELECT * FROM tinydancer.ruvector_routing_analytics(group_by := 'hour')",
+    "SELECT * FROM tinydancer.ruvector_routing_analytics(group_by := 'route')",
+    "UPDATE tinydancer.settings SET prior_weight = 5",
+    "SELECT tinydancer.ruvector_drop_budget('all')",
+    "SELECT tinydancer.ruvector_remove_agent('a')",
+]
+
+
+def test_an_administrator_keeps_accounts_and_budgets(conn):
+    with acting_as(conn, "tinydancer_admin"):
+        for statement in ADMINISTRATION:
+            conn.execute(statement)
+
+
+@pytest.mark.parametrize(
+    "group_by", ["agent", "route", "category", "tenant", "day", "hour", "user_tier"]
+)
+def test_an_engine_looks_back_over_rows_of_every_age(conn, group_by):
+    conn.execute("SELECT ruvector_register_agent('a')")
+    conn.execute("INSERT INTO usage (agent, cost, latency_ms) VALUES ('a', 1, 2)")
+    with acting_as(conn, "tinydancer_engine"):
+        row = conn.execute(
+            "SELECT total_requests FROM tinydancer.usage_analytics(now() - interval '1 day', %s)",
+            (group_by,),
+        ).fetchone()
+    assert row == (1,)
+
+
+def test_who_asks_records_outcomes_but_never_writes_the_ledger(conn):
+    conn.execute("SELECT ruvector_register_agent('a')")
+    with acting_as(conn, "tinydancer_router"):
+        conn.execute("SELECT tinydancer.ruvector_record_usage(agent_name := 'a')")
+        with pytest.raises(psycopg.errors.InsufficientPrivilege), conn.transaction():
+            conn.execute("INSERT INTO tinydancer.usage (agent, cost) VALUES ('a', 0)")
+        with pytest.raises(psycopg.errors.InsufficientPrivilege), conn.transaction():
+            conn.execute("SELECT * FROM tinydancer.usage")
+        with pytest.raises(psycopg.errors.InsufficientPrivilege), conn.transaction():
+            conn.execute("UPDATE tinydancer.budgets SET limit_amount = 1e9")
+
+
 def test_a_role_without_createrole_is_told_what_is_missing(conn, server, empty_database):
     from tinydancer.store import schema
 
