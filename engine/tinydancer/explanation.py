@@ -12,6 +12,7 @@ import numpy as np
 from tinydancer.agents.cost import output_tokens_source
 from tinydancer.agents.fit import Lifts
 from tinydancer.agents.registry import Floats, Ints
+from tinydancer.embeddings.base import Vectors
 from tinydancer.policies import hybrid
 from tinydancer.policies.estimates import Mask, Weights
 from tinydancer.router import Barrier, Decisions, Positions, of_row, scope
@@ -34,8 +35,9 @@ class Evidence:
     """What the estimates were made from.
 
     `tokens_in` is (n,), `tokens_out` (a,), `expected` what the caller said of them; `similarity`
-    is (n, a), and `embedder` the model whose vectors were compared. `unknown` are names among the
-    excluded agents that are no active agent's: they change nothing, and may be misspelt.
+    is (n, a), and `embedder` the model whose `vectors` (n, d) of the requests were compared.
+    `unknown` are names among the excluded agents that are no active agent's: they change nothing,
+    and may be misspelt.
     """
 
     tokens_in: Ints
@@ -45,6 +47,7 @@ class Evidence:
     routes: RouteTable
     similarity: Floats | None = None
     lifts: Lifts | None = None
+    vectors: Vectors | None = None
     unknown: tuple[str, ...] = ()
 
 
@@ -192,8 +195,8 @@ class Explainer:
             dict(zip(names, line, strict=True)) for line in zip(*columns.values(), strict=True)
         ]
         for position, candidate in zip(best.tolist(), found, strict=True):
-            if "fit" in candidate and candidate["fit"] != candidate["similarity"]:
-                candidate["fit_by_route"] = self._route(row, position)
+            if (route := self.route(row, position)) is not None:
+                candidate["fit_by_route"] = route
         return found
 
     def _standing(self, position: int, outcomes: int) -> str:
@@ -202,10 +205,13 @@ class Explainer:
             return "learned"
         return "measured" if outcomes else "prior"
 
-    def _route(self, row: int, position: int) -> str | None:
-        """The route that lends most to an agent's fit."""
-        lifts = self._evidence.lifts
-        if lifts is None:
+    def route(self, row: int, position: int) -> str | None:
+        """The route that makes an agent's fit what it is, where one does."""
+        lifts, similarity = self._evidence.lifts, self._evidence.similarity
+        fit = self._decisions.estimates.fit
+        if lifts is None or similarity is None or fit is None:
+            return None
+        if fit[row, position] == similarity[row, position]:
             return None
         start, end = np.searchsorted(lifts.rows, [row, row + 1]).tolist()
         lent = np.where(lifts.agents[start:end] == position, lifts.similarities[start:end], -2.0)

@@ -15,7 +15,7 @@ from functools import cached_property
 # Types a foreign table may use. Inputs keep to the first five: those never crash a Multicorn
 # server as parameters under EXPLAIN.
 TYPES = ("text", "integer", "double precision", "boolean", "text[]", "numeric", "bigint",
-         "jsonb", "vector", "timestamptz", "interval")  # fmt: skip
+         "jsonb", "vector", "timestamptz", "interval", "uuid")  # fmt: skip
 
 INPUT_TYPES = frozenset({"text", "integer", "double precision", "boolean", "text[]"})
 
@@ -88,6 +88,7 @@ ROUTE_DECISIONS = Table(
         _input("budget_remaining", "double precision", "Money left: no dearer agent is chosen."),
         _input("expected_output_tokens", "integer", "Tokens the answer is expected to have."),
         _input("user_tier", "text", "Tier of the user who asks; routes may be kept for some."),
+        _input("tenant", "text", "On whose behalf; budgets and accounts are by tenant."),
         _input("top_k", "integer", "How many agents to return, best first. Default 1."),
         Column("rank", "integer", "1 is the decision; higher ranks are the next best."),
         Column("agent_name", "text", "The agent, or NULL where none suits."),
@@ -99,6 +100,7 @@ ROUTE_DECISIONS = Table(
         Column("score", "double precision", "What the policy maximised, 0 to 1."),
         Column("reasoning", "text", "The decision in a sentence."),
         Column("explanation", "jsonb", "Objective, weights, candidates, refusals, models."),
+        Column("decision_id", "uuid", "Its id, for rank 1. Asking for it keeps the decision."),
     ),
     microseconds=300,
 )
@@ -285,6 +287,8 @@ ENGINE_STATUS = Table(
         Column("cache_hits", "bigint", "Embeddings found in the cache."),
         Column("cache_misses", "bigint", "Embeddings that had to be made."),
         Column("escalated", "bigint", "Requests that the accurate tier took over."),
+        Column("decisions_kept", "bigint", "Decisions written to the table decisions."),
+        Column("decisions_lost", "bigint", "Decisions that could not be kept."),
     ),
 )
 

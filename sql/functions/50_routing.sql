@@ -68,13 +68,14 @@ CREATE OR REPLACE FUNCTION tinydancer.ruvector_route(
     budget_remaining double precision DEFAULT NULL,
     expected_output_tokens integer DEFAULT NULL,
     user_tier text DEFAULT NULL,
-    top_k integer DEFAULT NULL
+    top_k integer DEFAULT NULL,
+    tenant text DEFAULT NULL
 )
 RETURNS TABLE (
     agent_name text, confidence double precision, estimated_cost numeric,
     estimated_latency_ms double precision, expected_quality double precision,
     similarity double precision, score double precision, rank integer, reasoning text,
-    explanation jsonb
+    explanation jsonb, decision_id uuid
 )
 LANGUAGE plpgsql VOLATILE PARALLEL RESTRICTED ROWS 1 COST 1000
 SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_custom_plan AS $$
@@ -90,7 +91,8 @@ BEGIN
     PERFORM tinydancer.warn_of_uncommitted();
     RETURN QUERY
         SELECT d.agent_name, d.confidence, d.estimated_cost, d.estimated_latency_ms,
-            d.expected_quality, d.similarity, d.score, d.rank, d.reasoning, d.explanation
+            d.expected_quality, d.similarity, d.score, d.rank, d.reasoning, d.explanation,
+            d.decision_id
         FROM tinydancer.route_decisions AS d
         WHERE d.request = ruvector_route.request
             AND (ruvector_route.optimize_for IS NULL
@@ -108,17 +110,19 @@ BEGIN
             AND (ruvector_route.expected_output_tokens IS NULL
                 OR d.expected_output_tokens = ruvector_route.expected_output_tokens)
             AND (ruvector_route.user_tier IS NULL OR d.user_tier = ruvector_route.user_tier)
+            AND (ruvector_route.tenant IS NULL OR d.tenant = ruvector_route.tenant)
             AND (ruvector_route.top_k IS NULL OR d.top_k = ruvector_route.top_k)
         ORDER BY d.rank;
 END
 $$;
 COMMENT ON FUNCTION tinydancer.ruvector_route(
     text, text, text[], double precision, double precision, double precision, text[],
-    double precision, integer, text, integer
+    double precision, integer, text, integer, text
 ) IS
     'The agent that should serve a request: one row, or the top_k best. optimize_for is cost, '
     'latency, quality, balanced, quality_per_dollar or total_cost. Where no agent suits, '
-    'agent_name is NULL and reasoning says which constraint refused whom.';
+    'agent_name is NULL and reasoning says which constraint refused whom. decision_id is what '
+    'ruvector_record_usage takes; NULL where settings.decision_log is off.';
 
 CREATE OR REPLACE FUNCTION tinydancer.ruvector_batch_route(
     requests text[],
@@ -129,13 +133,14 @@ CREATE OR REPLACE FUNCTION tinydancer.ruvector_batch_route(
     min_quality double precision DEFAULT NULL,
     excluded_agents text[] DEFAULT NULL,
     expected_output_tokens integer DEFAULT NULL,
-    user_tier text DEFAULT NULL
+    user_tier text DEFAULT NULL,
+    tenant text DEFAULT NULL
 )
 RETURNS TABLE (
     request_index integer, request text, agent_name text, confidence double precision,
     estimated_cost numeric, estimated_latency_ms double precision,
     expected_quality double precision, similarity double precision, score double precision,
-    reasoning text
+    reasoning text, decision_id uuid
 )
 LANGUAGE plpgsql VOLATILE PARALLEL RESTRICTED COST 10000
 SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_custom_plan AS $$
@@ -168,7 +173,8 @@ BEGIN
     RETURN QUERY
         WITH decided AS MATERIALIZED (
             SELECT d.request, d.agent_name, d.confidence, d.estimated_cost,
-                d.estimated_latency_ms, d.expected_quality, d.similarity, d.score, d.reasoning
+                d.estimated_latency_ms, d.expected_quality, d.similarity, d.score, d.reasoning,
+                d.decision_id
             FROM tinydancer.route_decisions AS d
             WHERE d.request = ANY (requests)
                 AND (ruvector_batch_route.optimize_for IS NULL
@@ -187,10 +193,12 @@ BEGIN
                     OR d.expected_output_tokens = ruvector_batch_route.expected_output_tokens)
                 AND (ruvector_batch_route.user_tier IS NULL
                     OR d.user_tier = ruvector_batch_route.user_tier)
+                AND (ruvector_batch_route.tenant IS NULL
+                    OR d.tenant = ruvector_batch_route.tenant)
         )
         SELECT given.ordinality::integer, given.request, d.agent_name, d.confidence,
             d.estimated_cost, d.estimated_latency_ms, d.expected_quality, d.similarity, d.score,
-            d.reasoning
+            d.reasoning, d.decision_id
         FROM unnest(requests) WITH ORDINALITY AS given (request, ordinality)
         LEFT JOIN decided AS d ON d.request = given.request
         ORDER BY given.ordinality;
@@ -198,5 +206,5 @@ END
 $$;
 COMMENT ON FUNCTION tinydancer.ruvector_batch_route(
     text[], text, text[], double precision, double precision, double precision, text[], integer,
-    text
+    text, text
 ) IS 'A decision for each of many requests, in their order, by one question to the engine.';

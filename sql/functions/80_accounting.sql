@@ -268,6 +268,7 @@ DECLARE
     content bytea;
     earlier bytea;
     stray text;
+    waited integer;
 BEGIN
     FOR item IN SELECT value FROM jsonb_array_elements(outcomes) LOOP
         SELECT name INTO stray FROM jsonb_object_keys(item) AS name WHERE name <> ALL (known) LIMIT 1;
@@ -297,10 +298,19 @@ BEGIN
 
         decision := NULL;
         IF given.decision_id IS NOT NULL THEN
-            SELECT * INTO decision FROM tinydancer.decisions AS logged
-            WHERE logged.id = given.decision_id
-                AND logged.decided_at = tinydancer.uuid_time(given.decision_id);
-            IF NOT FOUND THEN
+            -- An engine that writes in batches is a moment behind the answers it gives.
+            waited := 0;
+            LOOP
+                SELECT * INTO decision FROM tinydancer.decisions AS logged
+                WHERE logged.id = given.decision_id
+                    AND logged.decided_at = tinydancer.uuid_time(given.decision_id);
+                EXIT WHEN FOUND OR waited >= 40 OR tinydancer.uuid_time(given.decision_id)
+                    NOT BETWEEN clock_timestamp() - interval '5 seconds'
+                    AND clock_timestamp() + interval '5 seconds';
+                PERFORM pg_sleep(0.05);
+                waited := waited + 1;
+            END LOOP;
+            IF decision.id IS NULL THEN
                 RAISE EXCEPTION 'decision % does not exist', given.decision_id
                 USING ERRCODE = 'undefined_object',
                     HINT = 'Decisions are kept where settings.decision_log is sync, or async (within '

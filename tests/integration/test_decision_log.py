@@ -10,11 +10,12 @@ from hashlib import sha256
 import numpy as np
 import pytest
 
+from tinydancer.decisions import Decision, decision_time, new_decision_id
 from tinydancer.errors import Unavailable
 from tinydancer.store import decision_log
 from tinydancer.store.budgets import Budgets, Payer
 from tinydancer.store.database import Database
-from tinydancer.store.decision_log import Decision, DecisionLog, decision_time, new_decision_id
+from tinydancer.store.decision_log import DecisionLog
 from tinydancer.store.maintenance import maintain
 
 

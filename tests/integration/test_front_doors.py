@@ -219,7 +219,7 @@ def test_several_foreign_tables_in_one_query(tickets: psycopg.Connection) -> Non
 def test_a_join_that_supplies_only_an_optional_input(agents: psycopg.Connection) -> None:
     query = """SELECT d.* FROM (VALUES ('cost'), ('quality')) AS o (objective)
                JOIN route_decisions d ON request = 'x' AND optimize_for = objective"""
-    assert sorted(row[12] for row in rows(agents, query)) == ["careful", "quick"]
+    assert sorted(row[13] for row in rows(agents, query)) == ["careful", "quick"]
 
 
 def test_a_join_that_supplies_three_inputs(tickets: psycopg.Connection) -> None:
@@ -227,7 +227,7 @@ def test_a_join_that_supplies_three_inputs(tickets: psycopg.Connection) -> None:
     query = """SELECT d.* FROM tickets
                JOIN route_decisions d ON request = body AND max_cost = budget
                                      AND optimize_for = goal"""
-    assert [row[12] for row in rows(tickets, query)] == ["quick"] * 3
+    assert [row[13] for row in rows(tickets, query)] == ["quick"] * 3
 
 
 def test_two_scans_that_share_the_outer_rows_value(

@@ -26,6 +26,7 @@ from tinydancer.server.metrics import Metrics
 from tinydancer.server.trainer import Trainer
 from tinydancer.store.analytics import routing_analytics
 from tinydancer.store.database import Database
+from tinydancer.store.decision_log import DecisionLog
 from tinydancer.store.maintenance import Maintenance
 from tinydancer.store.rates import RouteRates
 from tinydancer.store.route_search import ranked_routes
@@ -33,7 +34,7 @@ from tinydancer.store.settings import open_embedder
 from tinydancer.store.snapshot import Snapshot
 from tinydancer.store.snapshots import Snapshots
 from tinydancer.tables import answer
-from tinydancer.tables.context import Context, Status
+from tinydancer.tables.context import Context, Keep, Status
 from tinydancer_fdw.contract import TABLES
 from tinydancer_fdw.frames import EQUALS, PROTOCOL, Input, Row, Scan
 
@@ -57,6 +58,7 @@ class Engine:
         self._database = Database(dsn)
         self._snapshots = Snapshots(self._database, open_embedder)
         self._trainer = Trainer(dsn, self._database)
+        self._log = DecisionLog(self._database)
         self.rates = RouteRates(self._database)
         self.analytics = partial(routing_analytics, self._database)
         self._maintenance = Maintenance(self._database)
@@ -88,6 +90,7 @@ class Engine:
     ) -> None:
         self._maintenance.close()
         self._trainer.stop()
+        self._log.close()
         self._snapshots.close()
         self._database.close()
 
@@ -110,6 +113,8 @@ class Engine:
             latency_p99_ms=figures.latency_p99_ms,
             cache_hits=embedding.cache_hits,
             cache_misses=embedding.cache_misses,
+            decisions_kept=self._log.written,
+            decisions_lost=self._log.dropped,
         )
 
     def usage(self) -> Usage:
@@ -132,6 +137,13 @@ class Engine:
             return snapshot, ahead
         return snapshot, snapshot.embedder
 
+    def keep(self, snapshot: Snapshot) -> Keep | None:
+        """What keeps decisions, by the settings; None where it is off."""
+        settings = snapshot.settings
+        if settings.decision_log == "off":
+            return None
+        return partial(self._log.keep, mode=settings.decision_log, text=settings.decision_log_text)
+
     def route_search(self, snapshot: Snapshot) -> RouteSearch:
         """The search by the database's index, for a snapshot whose routes have no vectors."""
         return partial(ranked_routes, self._database, snapshot)
@@ -144,8 +156,9 @@ class Engine:
             columns = tuple(column.name for column in table.columns)
             scan = Scan(table.name, columns, inputs)
             try:
-                # Nobody's request counts towards no route's rate.
-                for _ in answer(replace(session.context(scan), rates=None), scan):
+                # Nobody's request counts towards no route's rate, and is not kept.
+                context = replace(session.context(scan), rates=None, keep=None)
+                for _ in answer(context, scan):
                     pass
             except TinyDancerError:
                 pass  # what can't be answered yet says so to whoever asks
@@ -198,6 +211,7 @@ class EngineSession:
             route_search=self._engine.route_search(snapshot),
             rates=self._engine.rates,
             analytics=self._engine.analytics,
+            keep=self._engine.keep(snapshot),
         )
 
     def _read(self, scan: Scan) -> tuple[Snapshot, Embedder]:

@@ -9,21 +9,16 @@ dropped first and counted.
 from __future__ import annotations
 
 import logging
-import secrets
 from collections import deque
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import datetime, timedelta, timezone
-from decimal import Decimal
+from collections.abc import Sequence
 from hashlib import sha256
 from threading import Condition, Thread
 from time import monotonic
-from uuid import UUID
 
 import psycopg
 from psycopg.types.json import Jsonb
 
-from tinydancer.embeddings.base import Vectors
+from tinydancer.decisions import Decision, decision_time
 from tinydancer.errors import TinyDancerError
 from tinydancer.store.database import Connection, Database
 
@@ -33,8 +28,6 @@ FLUSH_SECONDS = 0.5
 MOST_AT_ONCE = 2_000
 MOST_WAITING = 100_000
 RETRY_SECONDS = 1.0
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 # Columns and types of what is written, in the order of a row.
 _COLUMNS = {
@@ -62,49 +55,6 @@ _COLUMNS = {
 }
 COPY = f"COPY tinydancer.decisions ({', '.join(_COLUMNS)}) FROM STDIN (FORMAT BINARY)"
 PARTITIONS = "SELECT tinydancer.ensure_partitions(%s, %s)"
-
-
-@dataclass(frozen=True, eq=False)
-class Decision:
-    """One decision as it is kept; `id` comes from `new_decision_id` and carries its time.
-
-    `embedding` is (d,) float32 or None; `candidates` is what the explanation shows of each;
-    `propensity` the probability with which this agent was chosen.
-    """
-
-    id: UUID
-    request: str
-    optimize_for: str
-    agent: str | None
-    tenant: str = "default"
-    embedding: Vectors | None = None
-    embedding_model: str | None = None
-    embedding_space: str | None = None
-    route: str | None = None
-    category: str | None = None
-    user_tier: str | None = None
-    constraints: Mapping[str, object] = field(default_factory=dict)
-    candidates: Sequence[object] = ()
-    propensity: float = 1.0
-    confidence: float | None = None
-    estimated_cost: Decimal | None = None
-    estimated_latency_ms: float | None = None
-    expected_quality: float | None = None
-    models: Mapping[str, object] = field(default_factory=dict)
-
-
-def new_decision_id(now: datetime) -> UUID:
-    """A UUID of version 7 (RFC 9562, section 5.7): milliseconds since 1970, then chance."""
-    milliseconds = (now - _EPOCH) // timedelta(milliseconds=1)
-    chance = secrets.randbits(74)
-    return UUID(
-        int=milliseconds << 80 | 0x7 << 76 | (chance >> 62) << 64 | 0b10 << 62 | chance % (1 << 62)
-    )
-
-
-def decision_time(id_: UUID) -> datetime:
-    """The time in a decision's id."""
-    return _EPOCH + timedelta(milliseconds=id_.int >> 80)
 
 
 class DecisionLog:

@@ -34,6 +34,8 @@ class Settings:
     route_index_ef_search: int = 200
     max_text_bytes: int = 1_048_576
     max_batch: int = 10_000
+    decision_log: str = "async"
+    decision_log_text: bool = True
 
     def indexed_routes(self, vectors: int) -> bool:
         """Whether that many route vectors are searched in the database, by their index."""

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from typing import Protocol
 
 from tinydancer.agents.registry import AgentTable
+from tinydancer.decisions import Decision
 from tinydancer.embeddings.base import Embedder
 from tinydancer.learning.quality import QualityModel
 from tinydancer.neural.classifier import RouteClassifier
@@ -67,6 +68,8 @@ class Status:
     cache_hits: int = 0
     cache_misses: int = 0
     escalated: int = 0
+    decisions_kept: int = 0
+    decisions_lost: int = 0
 
 
 class ActiveClassifier(Protocol):
@@ -98,6 +101,10 @@ class ActiveQuality(Protocol):
 Analytics = Callable[[str, str], Sequence[Row]]
 
 
+# Keeps decisions; raises Unavailable where that is to be certain and can't be.
+Keep = Callable[[Sequence[Decision]], None]
+
+
 @dataclass(frozen=True)
 class Context:
     """One scan's surroundings. `now` must know its zone; `status` reads the engine's figures.
@@ -105,7 +112,7 @@ class Context:
     Without `route_search` routes must have their vectors in the snapshot; without `rates` no rate
     limit holds; without `classifier` nothing can be classified; without
     `quality` the quality of an agent is its own figure, whatever the request; without `analytics`
-    there is no looking back.
+    there is no looking back; without `keep` no decision has an id.
     """
 
     snapshot: Snapshot
@@ -118,3 +125,4 @@ class Context:
     classifier: ActiveClassifier | None = None
     quality: ActiveQuality | None = None
     analytics: Analytics | None = None
+    keep: Keep | None = None

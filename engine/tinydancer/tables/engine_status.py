@@ -46,6 +46,8 @@ def _cells(context: Context) -> Mapping[str, Callable[[Status], str | None]]:
         "cache_hits": lambda status: str(status.cache_hits),
         "cache_misses": lambda status: str(status.cache_misses),
         "escalated": lambda status: str(status.escalated),
+        "decisions_kept": lambda status: str(status.decisions_kept),
+        "decisions_lost": lambda status: str(status.decisions_lost),
     }
 
 

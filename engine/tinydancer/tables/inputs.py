@@ -21,6 +21,7 @@ MAX_TOP_K = 10_000
 MAX_TOKENS = 10_000_000
 MAX_LIST = 10_000
 MAX_NAME = 1_000
+MAX_TENANT = 256
 
 
 @dataclass(frozen=True)
@@ -237,6 +238,13 @@ def _integer(least: int, most: int) -> Callable[[str, str], int]:
     return check
 
 
+def _tenant(column: str, value: str) -> str:
+    size = len(_name(column, value).encode())
+    if size > MAX_TENANT:
+        raise TooLarge(f"{column} has {size} bytes, over the limit of {MAX_TENANT}")
+    return value
+
+
 _MONEY = _number(0.0, 1e15, "a finite amount of money, 0 or more")
 
 # What each input that is no text to read must be, by the name of its column.
@@ -259,6 +267,7 @@ CHECKS: Mapping[str, Callable[[str, str], object]] = {
     "wrong_match_cost": _MONEY,
     "missed_match_cost": _MONEY,
     "user_tier": _name,
+    "tenant": _tenant,
     "top_k": _integer(1, MAX_TOP_K),
 }
 

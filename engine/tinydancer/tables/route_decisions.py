@@ -19,6 +19,7 @@ from tinydancer.router import Constraints, Decisions, barriers, decide, estimate
 from tinydancer.tables import text
 from tinydancer.tables.context import ActiveQuality, Context
 from tinydancer.tables.inputs import Question, chunks, questions
+from tinydancer.tables.kept_decisions import kept_decisions
 from tinydancer.tables.rows import constant, echoes, rows
 from tinydancer_fdw.contract import ROUTE_DECISIONS
 from tinydancer_fdw.frames import Input, Row
@@ -28,8 +29,8 @@ Place = tuple[int, int, int]
 Cell = Callable[[Place], "str | None"]
 
 # Columns that need the request's vector, and columns that need the expected quality.
-MEANING = frozenset({"similarity", "explanation"})
-QUALITY = frozenset({"confidence", "expected_quality", "reasoning", "explanation"})
+MEANING = frozenset({"similarity", "explanation", "decision_id"})
+QUALITY = frozenset({"confidence", "expected_quality", "reasoning", "explanation", "decision_id"})
 
 # Requests decided at a time, and the most cells of (requests, agents) held at a time: the arrays
 # of a batch stay within some tens of megabytes.
@@ -52,7 +53,16 @@ def scan(
     for question in asked:
         for texts in chunks(question.texts, limit, size):
             decisions, evidence = _decide(context, question, texts, columns)
-            cells = _cells(decisions, evidence, question, texts)
+            explainer = Explainer(decisions, evidence)
+            ids: list[str] | None = None
+            # A decision whose id nobody asks for can have no outcome: it is not kept.
+            if context.keep is not None and "decision_id" in columns:
+                kept = list(
+                    kept_decisions(context, decisions, evidence, explainer, question, texts)
+                )
+                context.keep(kept)
+                ids = [str(decision.id) for decision in kept]
+            cells = _cells(decisions, evidence, explainer, question, texts, ids)
             yield from rows(_places(decisions), cells, columns)
 
 
@@ -97,6 +107,7 @@ def _decide(
         routes=routes,
         similarity=similarity,
         lifts=lifts,
+        vectors=vectors,
         unknown=tuple(name for name in constraints.excluded_agents if name not in agents.positions),
     )
     return decisions, evidence
@@ -154,10 +165,14 @@ def _places(decisions: Decisions) -> Iterator[Place]:
 
 
 def _cells(
-    decisions: Decisions, evidence: Evidence, question: Question, texts: Sequence[str]
+    decisions: Decisions,
+    evidence: Evidence,
+    explainer: Explainer,
+    question: Question,
+    texts: Sequence[str],
+    ids: Sequence[str] | None,
 ) -> Mapping[str, Cell]:
     """What each column shows at a place."""
-    explainer = Explainer(decisions, evidence)
     names, estimates = decisions.agents.names, decisions.estimates
     cells: dict[str, Cell] = {**echoes(question, ROUTE_DECISIONS)}
     cells.update(
@@ -174,6 +189,7 @@ def _cells(
         ),
         reasoning=lambda place: explainer.reasoning(place[0], place[1]),
         explanation=lambda place: text.jsonb(explainer.explanation(place[0])),
+        decision_id=lambda place: None if ids is None or place[1] > 1 else ids[place[0]],
     )
     return cells
 

@@ -99,7 +99,7 @@ class Engine:
             np.arange(len(self.routes)),
         )
         self.embedder.embedded.clear()
-        status = Status("1.2.3", 1, 42, timedelta(seconds=90), 7, 1, 0.5, 1.5, 2.5, 3, 4, 5)
+        status = Status("1.2.3", 1, 42, timedelta(seconds=90), 7, 1, 0.5, 1.5, 2.5, 3, 4, 5, 6, 7)
         return Context(
             Snapshot(agents, routes, self.settings),
             self.embedder,

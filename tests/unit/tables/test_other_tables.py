@@ -130,4 +130,6 @@ def test_the_status_shows_what_the_engine_is_holds_and_did(engine: Engine) -> No
         "cache_hits": "3",
         "cache_misses": "4",
         "escalated": "5",
+        "decisions_kept": "6",
+        "decisions_lost": "7",
     }

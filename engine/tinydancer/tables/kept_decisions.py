@@ -1,0 +1,90 @@
+"""What is kept of decisions: enough to find their outcomes' agent, and to replay another policy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from decimal import Decimal
+from typing import Any
+
+from tinydancer.agents.registry import Floats
+from tinydancer.decisions import Decision, new_decision_id
+from tinydancer.explanation import DIGITS, MOST_LISTED, Evidence, Explainer
+from tinydancer.router import Decisions, of_row
+from tinydancer.tables import text
+from tinydancer.tables.context import Context
+from tinydancer.tables.inputs import Question
+from tinydancer_fdw.contract import ROUTE_DECISIONS
+
+DEFAULT_TENANT = "default"
+# Inputs that say who asks or how much is shown bar no agent.
+NO_CONSTRAINTS = frozenset({"request", "optimize_for", "user_tier", "tenant", "top_k"})
+CONSTRAINTS = tuple(
+    column.name for column in ROUTE_DECISIONS.inputs if column.name not in NO_CONSTRAINTS
+)
+
+
+def kept_decisions(
+    context: Context,
+    decisions: Decisions,
+    evidence: Evidence,
+    explainer: Explainer,
+    question: Question,
+    texts: Sequence[str],
+) -> Iterator[Decision]:
+    """A decision for each request, under a new id."""
+    estimates, names = decisions.estimates, decisions.agents.names
+    models = {"embedder": evidence.embedder, "quality": estimates.source}
+    constraints = {
+        name: question.arguments[name].value for name in CONSTRAINTS if name in question.arguments
+    }
+    for row, request in enumerate(texts):
+        position = int(decisions.order[row, 0]) if decisions.order.shape[1] else -1
+        chosen = position >= 0
+        yield Decision(
+            id=new_decision_id(context.now),
+            request=request,
+            optimize_for=decisions.policy.name,
+            agent=names[position] if chosen else None,
+            tenant=question.text("tenant") or DEFAULT_TENANT,
+            embedding=None if evidence.vectors is None else evidence.vectors[row],
+            embedding_model=None if evidence.vectors is None else evidence.embedder,
+            embedding_space=None if evidence.vectors is None else context.embedder.space,
+            route=explainer.route(row, position) if chosen else None,
+            user_tier=question.text("user_tier"),
+            constraints=constraints,
+            candidates=_candidates(decisions, explainer, row),
+            confidence=_of(estimates.confidence, row, position),
+            estimated_cost=_money(estimates.cost, row, position),
+            estimated_latency_ms=_of(estimates.latency_ms, row, position),
+            expected_quality=_of(estimates.quality, row, position),
+            models=models,
+        )
+
+
+def _candidates(decisions: Decisions, explainer: Explainer, row: int) -> list[dict[str, Any]]:
+    """The agents that could be chosen, best first, with what was expected of each."""
+    estimates = decisions.estimates
+    best = decisions.best(row, MOST_LISTED)
+    if not len(best):
+        return []
+    columns = {
+        "score": explainer.scores,
+        "cost": estimates.cost,
+        "latency_ms": estimates.latency_ms,
+        "quality": estimates.quality,
+    }
+    if estimates.fit is not None:
+        columns["fit"] = estimates.fit
+    figures = [of_row(values, row)[best].round(DIGITS + 3).tolist() for values in columns.values()]
+    return [
+        {"agent": decisions.agents.names[at], **dict(zip(columns, line, strict=True))}
+        for at, *line in zip(best.tolist(), *figures, strict=True)
+    ]
+
+
+def _of(values: Floats, row: int, position: int) -> float | None:
+    return None if position < 0 else float(of_row(values, row)[position])
+
+
+def _money(values: Floats, row: int, position: int) -> Decimal | None:
+    return None if position < 0 else Decimal(text.money(of_row(values, row)[position]))
