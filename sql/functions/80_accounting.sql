@@ -200,6 +200,54 @@ FOR EACH STATEMENT EXECUTE FUNCTION tinydancer.sum_usage();
 CREATE OR REPLACE TRIGGER sum_truncated AFTER TRUNCATE ON tinydancer.usage
 FOR EACH STATEMENT EXECUTE FUNCTION tinydancer.sum_usage();
 
+CREATE OR REPLACE FUNCTION tinydancer.compact_sums() RETURNS bigint
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    past CONSTANT timestamptz := date_trunc('day', now(), 'UTC') - interval '1 day';
+    merged bigint;
+BEGIN
+    IF NOT pg_try_advisory_xact_lock(hashtextextended('tinydancer.compact_sums', 0)) THEN
+        RETURN 0;
+    END IF;
+    -- Rows that somebody is adding to are left for the next time: this waits for nobody.
+    WITH several AS (
+        SELECT ctid FROM tinydancer.usage_hourly WHERE hour < past AND shard <> 0
+        FOR UPDATE SKIP LOCKED
+    ), gone AS (
+        DELETE FROM tinydancer.usage_hourly AS old USING several WHERE old.ctid = several.ctid
+        RETURNING old.*
+    )
+    INSERT INTO tinydancer.usage_hourly AS present
+    SELECT tenant, dimension, value, hour, 0, sum(requests), sum(successes), sum(cost),
+        sum(latency_count), sum(latency_sum), sum(input_tokens), sum(output_tokens)
+    FROM gone GROUP BY 1, 2, 3, 4 ORDER BY 2, 4, 3, 1
+    ON CONFLICT (dimension, hour, value, tenant, shard) DO UPDATE SET
+        requests = present.requests + excluded.requests,
+        successes = present.successes + excluded.successes,
+        cost = present.cost + excluded.cost,
+        latency_count = present.latency_count + excluded.latency_count,
+        latency_sum = present.latency_sum + excluded.latency_sum,
+        input_tokens = present.input_tokens + excluded.input_tokens,
+        output_tokens = present.output_tokens + excluded.output_tokens;
+    WITH several AS (
+        SELECT ctid FROM tinydancer.usage_latency WHERE period < past AND shard <> 0
+        FOR UPDATE SKIP LOCKED
+    ), gone AS (
+        DELETE FROM tinydancer.usage_latency AS old USING several WHERE old.ctid = several.ctid
+        RETURNING old.*
+    )
+    INSERT INTO tinydancer.usage_latency AS present
+    SELECT tenant, dimension, value, period, 0, bucket, sum(requests)
+    FROM gone GROUP BY tenant, dimension, value, period, bucket ORDER BY 2, 4, 3, 1, 6
+    ON CONFLICT (dimension, period, value, tenant, shard, bucket) DO UPDATE SET
+        requests = present.requests + excluded.requests;
+    GET DIAGNOSTICS merged = ROW_COUNT;
+    RETURN merged;
+END
+$$;
+COMMENT ON FUNCTION tinydancer.compact_sums() IS
+    'Merges the shards of sums of days gone by, which few write to any more; how many it merged.';
+
 CREATE OR REPLACE FUNCTION tinydancer.latency_bucket(latency_ms double precision) RETURNS smallint
 LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE AS $$
     SELECT CASE WHEN latency_ms <= 0 THEN -32768

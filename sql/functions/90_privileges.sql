@@ -57,7 +57,7 @@ BEGIN
             proname LIKE 'ruvector\_%' OR proname = ANY (ARRAY[
                 'usage_analytics', 'usage_group', 'usage_moment', 'latency_bucket',
                 'bucket_latency', 'period_start', 'budgets_of', 'ensure_partitions',
-                'apply_retention', 'uuid_time', 'release_reservations'
+                'apply_retention', 'compact_sums', 'uuid_time', 'release_reservations'
             ]) AS for_admin
         FROM pg_catalog.pg_proc WHERE pronamespace = 'tinydancer'::regnamespace
     LOOP
@@ -86,7 +86,7 @@ GRANT UPDATE (state, weights, embedding_space, metrics, training, progress, mess
 
 GRANT EXECUTE ON FUNCTION
     tinydancer.prune_changes(), tinydancer.expire_reservations(), tinydancer.apply_retention(),
-    tinydancer.ensure_partitions(timestamptz, timestamptz),
+    tinydancer.compact_sums(), tinydancer.ensure_partitions(timestamptz, timestamptz),
     tinydancer.reserve_budget(uuid, text, text, text, text, numeric),
     tinydancer.release_reservations(uuid[]), tinydancer.budgets_of(text, text, text, text),
     tinydancer.period_start(text, timestamptz), tinydancer.uuid_time(uuid),

@@ -168,6 +168,26 @@ def test_plain_sql_on_the_ledger_keeps_the_sums(conn, agent):
     assert conn.execute("SELECT * FROM ruvector_routing_analytics()").fetchall() == []
 
 
+def test_sums_of_days_gone_by_are_merged_and_stay_the_same(conn, agent, schema_dsn):
+    conn.execute("SELECT ensure_partitions(now() - interval '40 days', now())")
+    for _ in range(4):
+        with psycopg.connect(schema_dsn, autocommit=True) as session:
+            session.execute(
+                "INSERT INTO tinydancer.usage (agent, occurred_at, cost, latency_ms)"
+                " SELECT 'a', now() - n * interval '9 hours', 0.1, n FROM generate_series(0, 40) n"
+            )
+    ask = "SELECT * FROM ruvector_routing_analytics('30 days', 'agent')"
+    before = conn.execute(ask).fetchall()
+    conn.execute("SELECT compact_sums()")
+    assert conn.execute(ask).fetchall() == before
+    left = conn.execute(
+        "SELECT count(*) FROM usage_hourly"
+        " WHERE shard <> 0 AND hour < date_trunc('day', now(), 'UTC') - interval '1 day'"
+    )
+    assert left.fetchone() == (0,)
+    assert conn.execute("SELECT compact_sums()").fetchone() == (0,)
+
+
 def test_a_prior_gives_way_to_outcomes_as_they_come(conn, agent):
     stats = "SELECT prior_share, success_rate, quality, latency_ms FROM agent_stats"
     assert conn.execute(stats).fetchone() == (1, 0.5, 0.5, 1000)

@@ -20,6 +20,7 @@ STEPS = (
     "SELECT tinydancer.expire_reservations()",
     "SELECT tinydancer.ensure_partitions()",
     "SELECT tinydancer.apply_retention()",
+    "SELECT tinydancer.compact_sums()",
 )
 
 
