@@ -243,6 +243,8 @@ def _refusal(name: str, barrier: Barrier, row: int, position: int) -> str:
         return f"{name} is excluded"
     if barrier.constraint in ("max_cost", "budget_remaining"):
         return f"{name} costs {_figure(actual)}, over {barrier.constraint} {limit}"
+    if barrier.constraint == "budget":
+        return f"{name} costs {_figure(actual)}, more than budget '{limit}' has left"
     if barrier.constraint == "max_latency_ms":
         return f"{name} takes {_figure(actual)} ms, over max_latency_ms {limit}"
     if barrier.constraint == "min_quality":

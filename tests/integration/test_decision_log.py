@@ -10,10 +10,11 @@ from hashlib import sha256
 import numpy as np
 import pytest
 
+from tinydancer.budgets import Claim, Payer
 from tinydancer.decisions import Decision, decision_time, new_decision_id
 from tinydancer.errors import Unavailable
 from tinydancer.store import decision_log
-from tinydancer.store.budgets import Budgets, Payer
+from tinydancer.store.budgets import Budgets
 from tinydancer.store.database import Database
 from tinydancer.store.decision_log import DecisionLog
 from tinydancer.store.maintenance import maintain
@@ -131,8 +132,8 @@ def test_budgets_tell_what_remains_and_reserve_it(conn, database):
     conn.execute("SELECT ruvector_set_budget('dear', 2, 'agent', 'dear', soft_threshold := 0.4)")
     budgets, payer = Budgets(database), Payer()
     first, second = (new_decision_id(datetime.now(timezone.utc)) for _ in range(2))
-    assert budgets.reserve(first, payer, "dear", Decimal(1)) is None
-    assert budgets.reserve(second, payer, "dear", Decimal("1.01")) == "dear"
+    assert budgets.reserve([Claim(first, payer, "dear", Decimal(1))]) == [None]
+    assert budgets.reserve([Claim(second, payer, "dear", Decimal("1.01"))]) == ["dear"]
     remaining = budgets.remaining(payer, ["dear", "other"])
     assert (remaining["dear"].budget, remaining["dear"].amount) == ("dear", 1)
     assert remaining["dear"].runs_low
@@ -150,9 +151,7 @@ def test_maintenance_does_all_its_steps_as_the_engine(conn, schema_dsn):
     log.keep([decision()], mode="sync", text=True)
     budgets = Budgets(database)
     assert budgets.remaining(Payer(), ["a"]) == {}
-    assert (
-        budgets.reserve(new_decision_id(datetime.now(timezone.utc)), Payer(), "a", Decimal(1))
-        is None
-    )
+    id_ = new_decision_id(datetime.now(timezone.utc))
+    assert budgets.reserve([Claim(id_, Payer(), "a", Decimal(1))]) == [None]
     log.close()
     database.close()

@@ -25,6 +25,7 @@ from tinydancer.server import log
 from tinydancer.server.metrics import Metrics
 from tinydancer.server.trainer import Trainer
 from tinydancer.store.analytics import routing_analytics
+from tinydancer.store.budgets import Budgets
 from tinydancer.store.database import Database
 from tinydancer.store.decision_log import DecisionLog
 from tinydancer.store.maintenance import Maintenance
@@ -60,6 +61,7 @@ class Engine:
         self._trainer = Trainer(dsn, self._database)
         self._log = DecisionLog(self._database)
         self.rates = RouteRates(self._database)
+        self.budgets = Budgets(self._database)
         self.analytics = partial(routing_analytics, self._database)
         self._maintenance = Maintenance(self._database)
         self._settled: Snapshot | None = None
@@ -140,9 +142,12 @@ class Engine:
     def keep(self, snapshot: Snapshot) -> Keep | None:
         """What keeps decisions, by the settings; None where it is off."""
         settings = snapshot.settings
-        if settings.decision_log == "off":
-            return None
-        return partial(self._log.keep, mode=settings.decision_log, text=settings.decision_log_text)
+        mode = settings.decision_log
+        if mode == "off":
+            if not snapshot.budgets:
+                return None
+            mode = "async"  # what a decision has reserved is settled by its outcome, which names it
+        return partial(self._log.keep, mode=mode, text=settings.decision_log_text)
 
     def route_search(self, snapshot: Snapshot) -> RouteSearch:
         """The search by the database's index, for a snapshot whose routes have no vectors."""
@@ -157,7 +162,7 @@ class Engine:
             scan = Scan(table.name, columns, inputs)
             try:
                 # Nobody's request counts towards no route's rate, and is not kept.
-                context = replace(session.context(scan), rates=None, keep=None)
+                context = replace(session.context(scan), rates=None, keep=None, budgets=None)
                 for _ in answer(context, scan):
                     pass
             except TinyDancerError:
@@ -212,6 +217,7 @@ class EngineSession:
             rates=self._engine.rates,
             analytics=self._engine.analytics,
             keep=self._engine.keep(snapshot),
+            budgets=self._engine.budgets if snapshot.budgets else None,
         )
 
     def _read(self, scan: Scan) -> tuple[Snapshot, Embedder]:

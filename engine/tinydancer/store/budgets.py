@@ -6,10 +6,11 @@ What remains is only advice, since other sessions spend at the same time: `reser
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from decimal import Decimal
 from uuid import UUID
 
+import psycopg
+
+from tinydancer.budgets import Claim, Payer, Remaining
 from tinydancer.store.database import Database
 
 REMAINING = """
@@ -23,27 +24,11 @@ LEFT JOIN tinydancer.budget_periods ON budget = budget.name
     AND period_start = tinydancer.period_start(budget.period, now())
 ORDER BY 3, 1
 """
-RESERVE = "SELECT tinydancer.reserve_budget(%s, %s, %s, %s, %s, %s)"
+RESERVE = """
+SELECT tinydancer.reserve_budgets(
+    %s::uuid[], %s::text[], %s::text[], %s::text[], %s::text[], %s::numeric[])
+"""
 RELEASE = "SELECT tinydancer.release_reservations(%s)"
-
-
-@dataclass(frozen=True)
-class Remaining:
-    """What a budget has left for an agent in its present period; `runs_low` past its threshold."""
-
-    budget: str
-    agent: str
-    amount: Decimal
-    runs_low: bool
-
-
-@dataclass(frozen=True)
-class Payer:
-    """On whose behalf a request is decided."""
-
-    tenant: str = "default"
-    route: str | None = None
-    user_tier: str | None = None
 
 
 class Budgets:
@@ -73,17 +58,30 @@ class Budgets:
             tightest.setdefault(agent, Remaining(budget, agent, amount, runs_low))
         return tightest
 
-    def reserve(self, decision: UUID, payer: Payer, agent: str, amount: Decimal) -> str | None:
-        """Reserve an amount in every budget that applies; the name of the one that refuses it.
+    def reserve(self, claims: Sequence[Claim]) -> Sequence[str | None]:
+        """Reserve each claim in every budget that it comes under, one after the other.
 
-        Nothing is reserved where one refuses. Not repeated when the connection breaks: what was
-        reserved meanwhile is given back when it expires. Raises Unavailable.
+        For each the name of the budget that refuses it, which then is reserved nowhere; None where
+        it is reserved. All of them are reserved in one transaction. Raises Unavailable; it is not
+        tried again then, and what was reserved all the same is given back when it expires.
         """
+        arguments = (
+            [claim.decision for claim in claims],
+            [claim.payer.tenant for claim in claims],
+            [claim.agent for claim in claims],
+            [claim.payer.route for claim in claims],
+            [claim.payer.user_tier for claim in claims],
+            [claim.amount for claim in claims],
+        )
         with self._database.connection() as conn:
-            row = conn.execute(
-                RESERVE, (decision, payer.tenant, agent, payer.route, payer.user_tier, amount)
-            ).fetchone()
-        return None if row is None else row[0]
+            try:
+                row = conn.execute(RESERVE, arguments).fetchone()
+            except psycopg.errors.DeadlockDetected:
+                # A budget's period has turned between its locks; nothing was reserved.
+                row = conn.execute(RESERVE, arguments).fetchone()
+        assert row is not None  # noqa: S101 - a SELECT without FROM has one row
+        refused: Sequence[str | None] = row[0]
+        return refused
 
     def release(self, decisions: Sequence[UUID]) -> None:
         """Give back what decisions have reserved. Raises Unavailable."""

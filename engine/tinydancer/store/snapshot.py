@@ -68,6 +68,7 @@ SELECT (SELECT count(*) FROM tinydancer.routes WHERE active)
      + (SELECT count(*) FROM tinydancer.route_utterances
         JOIN tinydancer.routes ON routes.name = route WHERE active)
 """
+ANY_BUDGET = "SELECT EXISTS (SELECT FROM tinydancer.budgets WHERE active)"
 CLAIM_SPACE = """
 UPDATE tinydancer.settings SET embedding_model = %s, embedding_space = %s
 WHERE embedding_space IS NULL
@@ -107,7 +108,7 @@ class Snapshot:
 
     `seen` is what it was read under, `read_at` the monotonic time before it was. Where routes are
     searched in the database, `routes` has no vectors, and `indexed` is not None. `classifier` and
-    `quality` are the active models.
+    `quality` are the active models; `budgets` is whether there is any active budget.
     """
 
     agents: AgentTable
@@ -119,6 +120,7 @@ class Snapshot:
     indexed: IndexedRoutes | None = None
     classifier: StoredClassifier | None = None
     quality: StoredQuality | None = None
+    budgets: bool = False
 
     @property
     def visible(self) -> str:
@@ -163,8 +165,11 @@ def read_snapshot(
         if previous is None or not stale.isdisjoint({"models", "*"}):
             classifier = read_classifier(conn, classifier)
             quality = read_quality(conn, embedder.space, quality)
+        budgets = previous is not None and previous.budgets
+        if previous is None or not stale.isdisjoint({"budgets", "*"}):
+            budgets = conn.execute(ANY_BUDGET).fetchone() == (True,)
     snapshot = Snapshot(
-        agents, routes, settings, embedder, seen, read_at, indexed, classifier, quality
+        agents, routes, settings, embedder, seen, read_at, indexed, classifier, quality, budgets
     )
     return snapshot, (*unsaved_agents, *unsaved_routes)
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Protocol
+from uuid import UUID
 
 from tinydancer.agents.registry import AgentTable
+from tinydancer.budgets import Claim, Payer, Remaining
 from tinydancer.decisions import Decision
 from tinydancer.embeddings.base import Embedder
 from tinydancer.learning.quality import QualityModel
@@ -101,6 +103,19 @@ class ActiveQuality(Protocol):
 Analytics = Callable[[str, str], Sequence[Row]]
 
 
+class Budgets(Protocol):
+    """The budgets of the database, where there is any."""
+
+    def remaining(self, payer: Payer, agents: Sequence[str]) -> Mapping[str, Remaining]:
+        """For each agent that comes under a budget the one that has least left."""
+
+    def reserve(self, claims: Sequence[Claim]) -> Sequence[str | None]:
+        """For each claim the budget that refuses it, or None where it is reserved."""
+
+    def release(self, decisions: Sequence[UUID]) -> None:
+        """Give back what decisions have reserved."""
+
+
 # Keeps decisions; raises Unavailable where that is to be certain and can't be.
 Keep = Callable[[Sequence[Decision]], None]
 
@@ -112,7 +127,8 @@ class Context:
     Without `route_search` routes must have their vectors in the snapshot; without `rates` no rate
     limit holds; without `classifier` nothing can be classified; without
     `quality` the quality of an agent is its own figure, whatever the request; without `analytics`
-    there is no looking back; without `keep` no decision has an id.
+    there is no looking back; without `keep` no decision has an id;
+    without `budgets` none holds.
     """
 
     snapshot: Snapshot
@@ -126,3 +142,4 @@ class Context:
     quality: ActiveQuality | None = None
     analytics: Analytics | None = None
     keep: Keep | None = None
+    budgets: Budgets | None = None

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from decimal import Decimal
 from typing import Any
+from uuid import UUID
 
 from tinydancer.agents.registry import Floats
-from tinydancer.decisions import Decision, new_decision_id
+from tinydancer.budgets import Payer
+from tinydancer.decisions import Decision
 from tinydancer.explanation import DIGITS, MOST_LISTED, Evidence, Explainer
 from tinydancer.router import Decisions, of_row
 from tinydancer.tables import text
@@ -30,27 +32,29 @@ def kept_decisions(
     explainer: Explainer,
     question: Question,
     texts: Sequence[str],
+    ids: Sequence[UUID],
 ) -> Iterator[Decision]:
-    """A decision for each request, under a new id."""
+    """A decision for each request, under its id."""
     estimates, names = decisions.estimates, decisions.agents.names
     models = {"embedder": evidence.embedder, "quality": estimates.source}
     constraints = {
         name: question.arguments[name].value for name in CONSTRAINTS if name in question.arguments
     }
-    for row, request in enumerate(texts):
+    whose = payer(question)
+    for row, (request, id_) in enumerate(zip(texts, ids, strict=True)):
         position = int(decisions.order[row, 0]) if decisions.order.shape[1] else -1
         chosen = position >= 0
         yield Decision(
-            id=new_decision_id(context.now),
+            id=id_,
             request=request,
             optimize_for=decisions.policy.name,
             agent=names[position] if chosen else None,
-            tenant=question.text("tenant") or DEFAULT_TENANT,
+            tenant=whose.tenant,
             embedding=None if evidence.vectors is None else evidence.vectors[row],
             embedding_model=None if evidence.vectors is None else evidence.embedder,
             embedding_space=None if evidence.vectors is None else context.embedder.space,
             route=explainer.route(row, position) if chosen else None,
-            user_tier=question.text("user_tier"),
+            user_tier=whose.user_tier,
             constraints=constraints,
             candidates=_candidates(decisions, explainer, row),
             confidence=_of(estimates.confidence, row, position),
@@ -59,6 +63,12 @@ def kept_decisions(
             expected_quality=_of(estimates.quality, row, position),
             models=models,
         )
+
+
+def payer(question: Question) -> Payer:
+    """On whose behalf a question is asked; which route it takes is not known yet."""
+    tenant = question.text("tenant") or DEFAULT_TENANT
+    return Payer(tenant=tenant, user_tier=question.text("user_tier"))
 
 
 def _candidates(decisions: Decisions, explainer: Explainer, row: int) -> list[dict[str, Any]]:

@@ -5,21 +5,25 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from uuid import UUID
 
 from tinydancer.agents import fit
 from tinydancer.agents.cost import output_tokens
 from tinydancer.agents.registry import Floats
+from tinydancer.decisions import Decision, new_decision_id
 from tinydancer.embeddings.base import Vectors
 from tinydancer.embeddings.cascade import embed_requests, margins_of
+from tinydancer.errors import TinyDancerError
 from tinydancer.explanation import Evidence, Explainer
 from tinydancer.learning.expected import expect
 from tinydancer.learning.requests import describe
 from tinydancer.policies import POLICIES, Policy
-from tinydancer.router import Constraints, Decisions, barriers, decide, estimate
+from tinydancer.router import Barrier, Constraints, Decisions, barriers, decide, estimate
 from tinydancer.tables import text
-from tinydancer.tables.context import ActiveQuality, Context
+from tinydancer.tables.budgeting import decide_within_budgets
+from tinydancer.tables.context import ActiveQuality, Budgets, Context, Keep
 from tinydancer.tables.inputs import Question, chunks, questions
-from tinydancer.tables.kept_decisions import kept_decisions
+from tinydancer.tables.kept_decisions import kept_decisions, payer
 from tinydancer.tables.rows import constant, echoes, rows
 from tinydancer_fdw.contract import ROUTE_DECISIONS
 from tinydancer_fdw.frames import Input, Row
@@ -52,22 +56,31 @@ def scan(
     size = max(1, min(CHUNK, CELLS // max(1, len(context.snapshot.agents))))
     for question in asked:
         for texts in chunks(question.texts, limit, size):
-            decisions, evidence = _decide(context, question, texts, columns)
-            explainer = Explainer(decisions, evidence)
-            ids: list[str] | None = None
             # A decision whose id nobody asks for can have no outcome: it is not kept.
-            if context.keep is not None and "decision_id" in columns:
-                kept = list(
-                    kept_decisions(context, decisions, evidence, explainer, question, texts)
+            keep = context.keep if "decision_id" in columns else None
+            ids = None if keep is None else [new_decision_id(context.now) for _ in texts]
+            decisions, evidence = _decide(context, question, texts, columns, ids)
+            explainer = Explainer(decisions, evidence)
+            if keep is not None and ids is not None:
+                _keep(
+                    keep,
+                    context.budgets,
+                    list(
+                        kept_decisions(
+                            context, decisions, evidence, explainer, question, texts, ids
+                        )
+                    ),
                 )
-                context.keep(kept)
-                ids = [str(decision.id) for decision in kept]
             cells = _cells(decisions, evidence, explainer, question, texts, ids)
             yield from rows(_places(decisions), cells, columns)
 
 
 def _decide(
-    context: Context, question: Question, texts: Sequence[str], columns: Sequence[str]
+    context: Context,
+    question: Question,
+    texts: Sequence[str],
+    columns: Sequence[str],
+    ids: Sequence[UUID] | None,
 ) -> tuple[Decisions, Evidence]:
     agents, routes = context.snapshot.agents, context.snapshot.routes
     settings = context.snapshot.settings
@@ -98,7 +111,6 @@ def _decide(
             evidence=learned.model.evidence.sentence,
         )
     barred = barriers(agents, estimates, constraints)
-    decisions = decide(agents, estimates, policy, barred, question.integer("top_k") or 1)
     evidence = Evidence(
         tokens_in=tokens_in,
         tokens_out=tokens_out,
@@ -110,7 +122,26 @@ def _decide(
         vectors=vectors,
         unknown=tuple(name for name in constraints.excluded_agents if name not in agents.positions),
     )
+
+    def choose(more: Sequence[Barrier]) -> Decisions:
+        top_k = question.integer("top_k") or 1
+        return decide(agents, estimates, policy, (*barred, *more), top_k)
+
+    if context.budgets is None or not len(agents):
+        return choose(()), evidence
+    decisions = decide_within_budgets(
+        context.budgets, choose, agents, estimates.cost, evidence, payer(question), ids
+    )
     return decisions, evidence
+
+
+def _keep(keep: Keep, budgets: Budgets | None, decisions: Sequence[Decision]) -> None:
+    try:
+        keep(decisions)
+    except TinyDancerError:
+        if budgets is not None:
+            budgets.release([decision.id for decision in decisions])
+        raise
 
 
 def _learned(
@@ -170,7 +201,7 @@ def _cells(
     explainer: Explainer,
     question: Question,
     texts: Sequence[str],
-    ids: Sequence[str] | None,
+    ids: Sequence[UUID] | None,
 ) -> Mapping[str, Cell]:
     """What each column shows at a place."""
     names, estimates = decisions.agents.names, decisions.estimates
@@ -189,7 +220,7 @@ def _cells(
         ),
         reasoning=lambda place: explainer.reasoning(place[0], place[1]),
         explanation=lambda place: text.jsonb(explainer.explanation(place[0])),
-        decision_id=lambda place: None if ids is None or place[1] > 1 else ids[place[0]],
+        decision_id=lambda place: None if ids is None or place[1] > 1 else str(ids[place[0]]),
     )
     return cells
 

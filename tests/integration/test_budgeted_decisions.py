@@ -1,0 +1,193 @@
+"""Decisions within budgets: reserved when made, settled by outcomes, never a cent too much."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from decimal import Decimal
+
+import psycopg
+import pytest
+from tests.conftest import Installation
+
+
+@pytest.fixture
+def agents(db: psycopg.Connection) -> psycopg.Connection:
+    db.execute(
+        """
+        SELECT ruvector_register_agent('good', 'tool', ARRAY['work'], cost_per_call := 0.01,
+                   avg_latency_ms := 100, quality_score := 0.9),
+               ruvector_register_agent('plain', 'tool', ARRAY['work'], cost_per_call := 0.001,
+                   avg_latency_ms := 100, quality_score := 0.5)
+        """
+    )
+    return db
+
+
+ROUTE = (
+    "SELECT agent_name, decision_id, reasoning, explanation FROM ruvector_route(%s, 'quality'{})"
+)
+
+
+def status(db: psycopg.Connection, name: str) -> tuple[Decimal, Decimal]:
+    found = db.execute("SELECT spent, reserved FROM budget_status WHERE name = %s", (name,))
+    spent, reserved = found.fetchone()
+    return spent, reserved
+
+
+def test_a_decision_reserves_what_it_is_expected_to_cost_and_its_outcome_settles_it(agents):
+    agents.execute("SELECT ruvector_set_budget('all', 1)")
+    agent, decision, *_ = agents.execute(ROUTE.format(""), ("x",)).fetchone()
+    assert agent == "good"
+    assert status(agents, "all") == (0, Decimal("0.01"))
+    agents.execute("SELECT ruvector_record_usage(%s, cost := 0.008)", (decision,))
+    assert status(agents, "all") == (Decimal("0.008"), 0)
+
+
+def test_where_a_budget_refuses_the_next_best_agent_is_chosen_and_it_says_why(agents):
+    agents.execute("SELECT ruvector_set_budget('good money', 0.015, 'agent', 'good')")
+    chosen = [agents.execute(ROUTE.format(""), ("x",)).fetchone() for _ in range(2)]
+    assert [row[0] for row in chosen] == ["good", "plain"]
+    (refusal,) = chosen[1][3]["refusals"]
+    assert refusal == {
+        "agent": "good",
+        "constraint": "budget",
+        "limit": "good money",
+        "actual": 0.01,
+    }
+
+
+def test_where_all_is_spent_no_agent_suits_and_nothing_is_reserved(agents):
+    agents.execute("SELECT ruvector_set_budget('all', 0.0005)")
+    agent, _, reasoning, _ = agents.execute(ROUTE.format(""), ("x",)).fetchone()
+    assert agent is None
+    assert "more than budget 'all' has left" in reasoning
+    assert status(agents, "all") == (0, 0)
+
+
+def test_a_batch_spends_a_budget_request_by_request(agents):
+    agents.execute("SELECT ruvector_set_budget('good money', 0.025, 'agent', 'good')")
+    rows = agents.execute(
+        "SELECT agent_name FROM ruvector_batch_route(ARRAY['a', 'b', 'c', 'd'], 'quality')"
+    ).fetchall()
+    assert [name for (name,) in rows] == ["good", "good", "plain", "plain"]
+    assert status(agents, "good money") == (0, Decimal("0.02"))
+
+
+@pytest.mark.parametrize(
+    ("scope", "subject", "argument", "agent"),
+    [
+        ("tenant", "acme", ", tenant := 'acme'", None),
+        ("tenant", "acme", ", tenant := 'other'", "good"),
+        ("user_tier", "free", ", user_tier := 'free'", None),
+        ("user_tier", "free", "", "good"),
+    ],
+)
+def test_a_budget_holds_for_whom_it_is_made(agents, scope, subject, argument, agent):
+    agents.execute("SELECT ruvector_set_budget('b', 0, %s, %s)", (scope, subject))
+    assert agents.execute(ROUTE.format(argument), ("x",)).fetchone()[0] == agent
+
+
+def test_a_budget_of_a_route_holds_for_decisions_that_it_led_to(agents):
+    agents.execute(
+        "SELECT ruvector_create_route('poems', 'Write a poem about spring', 'good'),"
+        " ruvector_set_budget('poems', 0, 'route', 'poems')"
+    )
+    chosen = [
+        agents.execute(ROUTE.format(""), (request,)).fetchone()[0]
+        for request in ("Write a poem about spring", "17 + 4")
+    ]
+    assert chosen == ["plain", "good"]
+
+
+def test_a_question_without_the_id_looks_at_the_budget_and_reserves_nothing(agents):
+    agents.execute("SELECT ruvector_set_budget('all', 0.005)")
+    query = (
+        "SELECT agent_name FROM route_decisions WHERE request = 'x' AND optimize_for = 'quality'"
+    )
+    assert agents.execute(query).fetchall() == [("plain",)]
+    assert status(agents, "all") == (0, 0)
+
+
+def test_a_budget_holds_where_the_log_is_off(agents):
+    agents.execute("UPDATE settings SET decision_log = 'off'")
+    agents.execute("SELECT ruvector_set_budget('all', 1)")
+    _, decision, *_ = agents.execute(ROUTE.format(""), ("x",)).fetchone()
+    assert status(agents, "all") == (0, Decimal("0.01"))
+    agents.execute("SELECT ruvector_record_usage(%s, cost := 0.01)", (decision,))
+    assert status(agents, "all") == (Decimal("0.01"), 0)
+
+
+@pytest.fixture
+def second_engine(
+    installation: Installation, db: psycopg.Connection, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
+    """A schema whose foreign tables ask another engine of the same database."""
+    name = f"{installation.database}_second"
+    directory = tmp_path_factory.mktemp("second")
+    engine = replace(
+        installation.engine,
+        socket=installation.server.engine_socket(name),
+        directory=directory,
+    )
+    wrapper = "multicorn" if installation.front_door == "multicorn" else "tinydancer_native"
+    options = f"socket '{engine.socket}'"
+    if installation.front_door == "multicorn":
+        options += ", wrapper 'tinydancer_fdw.wrapper.TinyDancer'"
+    engine.start()
+    installation.server.open_to_backends(engine.socket)
+    try:
+        db.execute(
+            f"""CREATE SERVER second FOREIGN DATA WRAPPER {wrapper} OPTIONS ({options});
+                CREATE SCHEMA second;
+                IMPORT FOREIGN SCHEMA tinydancer LIMIT TO (route_decisions)
+                    FROM SERVER second INTO second"""
+        )
+        yield "second"
+    finally:
+        db.execute("DROP SERVER IF EXISTS second CASCADE; DROP SCHEMA IF EXISTS second CASCADE")
+        engine.stop()
+
+
+def test_sessions_of_two_engines_never_overspend_by_a_cent(
+    agents: psycopg.Connection, installation: Installation, second_engine: str
+) -> None:
+    limit = Decimal("1.005")
+    agents.execute("SELECT ruvector_set_budget('all', %s)", (limit,))
+    agents.execute("SELECT ruvector_set_agent_active('plain', false)")
+
+    def session(number: int) -> int:
+        schema = second_engine if number % 2 else "tinydancer"
+        served = 0
+        with installation.connect() as connection:
+            for turn in range(6):
+                agent, decision = connection.execute(
+                    f"SELECT agent_name, decision_id FROM {schema}.route_decisions"
+                    " WHERE request = %s",
+                    (f"request {number} {turn}",),
+                ).fetchone()
+                spent, reserved = status(connection, "all")
+                assert spent + reserved <= limit
+                if agent is None:
+                    continue
+                served += 1
+                connection.execute(
+                    "SELECT ruvector_record_usage(%s, cost := 0.01, latency_ms := 5)", (decision,)
+                )
+        return served
+
+    with ThreadPoolExecutor(32) as pool:
+        served = sum(pool.map(session, range(32)))
+    assert served == 100
+    assert status(agents, "all") == (Decimal(1), 0)
+
+
+def test_a_restart_resets_nothing(agents: psycopg.Connection, installation: Installation) -> None:
+    agents.execute("SELECT ruvector_set_budget('all', 0.025)")
+    before = [agents.execute(ROUTE.format(""), ("x",)).fetchone()[0] for _ in range(2)]
+    installation.engine.stop()
+    installation.start_engine()
+    after = agents.execute(ROUTE.format(""), ("x",)).fetchone()[0]
+    assert [*before, after] == ["good", "good", "plain"]
+    assert status(agents, "all") == (0, Decimal("0.021"))
