@@ -95,6 +95,8 @@ class Explainer:
         name = decisions.agents.names[position]
         if qualified == 1:
             claim = f"{name} is the only agent that qualifies"
+        elif rank == 1 and position != self._best(row):
+            claim = f"{name} is tried, one of {_agents(qualified)} that qualify"
         elif rank == 1:
             claim = f"{name} {policy.merit} of {_agents(qualified)} that qualify"
         else:
@@ -109,6 +111,9 @@ class Explainer:
         refused = len(decisions.agents) - qualified
         rest = f" ({refused} refused)" if refused else ""
         return f"{claim}{rest}: {', '.join(figures)}."
+
+    def _best(self, row: int) -> int:
+        return int(of_row(self._decisions.key, row).argmax())
 
     def _nobody(self, row: int) -> str:
         agents = self._decisions.agents
@@ -137,7 +142,9 @@ class Explainer:
         found: dict[str, Any] = {
             "objective": decisions.policy.name,
             "weights": _weights(decisions.policy.weights),
-            "chosen": candidates[0]["agent"] if candidates else None,
+            "chosen": (
+                decisions.agents.names[int(decisions.order[row, 0])] if candidates else None
+            ),
             "input_tokens": int(evidence.tokens_in[row]),
             "candidates": candidates,
             "refusals": refusals,
@@ -149,6 +156,8 @@ class Explainer:
             "truncated": qualified > len(candidates) or refused > MOST_LISTED,
             "models": {"embedder": evidence.embedder, "quality": decisions.estimates.source},
         }
+        if decisions.propensity is not None:
+            found["propensity"] = _rounded(decisions.propensity[row])
         if decisions.estimates.evidence is not None:
             found["quality_evidence"] = decisions.estimates.evidence
         if evidence.unknown:

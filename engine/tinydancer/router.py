@@ -59,7 +59,8 @@ class Decisions:
     `order` is (n, k): positions of the best agents in the table, best first, -1 where there are
     no more. `key` is what the policy maximised, (a,) or (n, a), -inf for refused agents.
     `candidates` is the mask of agents that no barrier refuses, (a,) or (n, a), or None where
-    there is no barrier at all.
+    there is no barrier at all. `propensity` is (n,) the probability with which each request was
+    to go to its agent, or None where that is certain.
     """
 
     agents: AgentTable
@@ -69,6 +70,7 @@ class Decisions:
     candidates: Mask | None
     key: Floats
     order: Positions
+    propensity: Floats | None = None
 
     def scores(self) -> Floats:
         """(n, a) what the policy maximised, 0 to 1; meaningful where an agent is a candidate."""

@@ -108,3 +108,25 @@ def test_an_unknown_decision_is_refused(agents):
         agents.execute(
             "SELECT ruvector_record_usage('0190a000-0000-7000-8000-000000000000', cost := 1)"
         )
+
+
+def test_exploration_tries_others_and_keeps_the_propensity(agents):
+    agents.execute(
+        "UPDATE settings SET decision_log = 'sync', exploration = 'epsilon', exploration_rate = 0.5"
+    )
+    requests = [f"trial {n}" for n in range(200)]
+    rows = agents.execute(
+        "SELECT agent_name, decision_id, reasoning FROM ruvector_batch_route(%s, 'quality')",
+        (requests,),
+    ).fetchall()
+    kept = agents.execute("SELECT id, agent, propensity FROM decisions WHERE request = ANY (%s)",
+                          (requests,)).fetchall()  # fmt: skip
+    assert {(row[1], row[0]) for row in rows} == {row[:2] for row in kept}
+    assert {row[1:] for row in kept} == {("gpt-4", 0.75), ("haiku", 0.25)}
+    assert all(("is tried" in row[2]) == (row[0] == "haiku") for row in rows)
+    # What keeps nothing stays deterministic.
+    assert agents.execute(
+        "SELECT DISTINCT agent_name FROM route_decisions"
+        " WHERE request = ANY (%s) AND optimize_for = 'quality'",
+        (requests,),
+    ).fetchall() == [("gpt-4",)]

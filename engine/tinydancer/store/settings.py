@@ -36,6 +36,8 @@ class Settings:
     max_batch: int = 10_000
     decision_log: str = "async"
     decision_log_text: bool = True
+    exploration: str = "none"
+    exploration_rate: float = 0.05
 
     def indexed_routes(self, vectors: int) -> bool:
         """Whether that many route vectors are searched in the database, by their index."""

@@ -37,6 +37,14 @@ class Settings(Protocol):
     def max_batch(self) -> int:
         """Most requests in one scan."""
 
+    @property
+    def exploration(self) -> str:
+        """Whether kept decisions try other agents than the best: none or epsilon."""
+
+    @property
+    def exploration_rate(self) -> float:
+        """The share of kept decisions that go to any agent that qualifies."""
+
 
 class Snapshot(Protocol):
     """The copy of the tables that every request of a scan reads."""

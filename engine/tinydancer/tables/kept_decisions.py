@@ -57,6 +57,7 @@ def kept_decisions(
             user_tier=whose.user_tier,
             constraints=constraints,
             candidates=_candidates(decisions, explainer, row),
+            propensity=1.0 if decisions.propensity is None else float(decisions.propensity[row]),
             confidence=_of(estimates.confidence, row, position),
             estimated_cost=_money(estimates.cost, row, position),
             estimated_latency_ms=_of(estimates.latency_ms, row, position),

@@ -25,6 +25,7 @@ from tinydancer.tables.context import ActiveQuality, Budgets, Context, Keep
 from tinydancer.tables.inputs import Question, chunks, questions
 from tinydancer.tables.kept_decisions import kept_decisions, payer
 from tinydancer.tables.rows import constant, echoes, rows
+from tinydancer.trials import try_others
 from tinydancer_fdw.contract import ROUTE_DECISIONS
 from tinydancer_fdw.frames import Input, Row
 
@@ -125,7 +126,11 @@ def _decide(
 
     def choose(more: Sequence[Barrier]) -> Decisions:
         top_k = question.integer("top_k") or 1
-        return decide(agents, estimates, policy, (*barred, *more), top_k)
+        decisions = decide(agents, estimates, policy, (*barred, *more), top_k)
+        # Only what is kept can teach anybody anything; all else stays deterministic.
+        if ids is None or settings.exploration == "none":
+            return decisions
+        return try_others(decisions, settings.exploration_rate, ids)
 
     if context.budgets is None or not len(agents):
         return choose(()), evidence
