@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from tinydancer.agents.cost import DECIMALS
 from tinydancer.assignment import Assignment, assign
 from tinydancer.errors import BudgetExceeded, InvalidInput, NotReady, NumberOutOfRange
 
@@ -26,7 +27,7 @@ MOST_MOVES = 1000
 PRECISION = 1e-6
 """How near the best price of quality must be, as a share of the cost, for the search to end."""
 SLACK = 1e-9
-"""Rounding that is forgiven when quality or money is held against a limit, relative to it."""
+"""Rounding that is forgiven when quality is held against the floor, relative to it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,7 +71,8 @@ def optimise_batch(
         plan = problem.plan(cheapest.choice, problem.cost(cheapest.choice), 0.0, cheapest.prices)
     else:
         plan = _with_floor(problem, cheapest, min_mean_quality)
-    if budget is not None and plan.total_cost > budget * (1 + SLACK):
+    # Held to what is booked: money has DECIMALS digits, and a sum of doubles a rounding.
+    if budget is not None and round(plan.total_cost, DECIMALS) > budget:
         floor = "" if min_mean_quality is None else f" at a mean quality of {min_mean_quality:g}"
         raise BudgetExceeded(
             f"the budget of {budget:g} is too small for {len(costs)} requests: the cheapest "

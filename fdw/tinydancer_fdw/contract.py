@@ -105,6 +105,38 @@ ROUTE_DECISIONS = Table(
     microseconds=300,
 )
 
+BATCH_DECISIONS = Table(
+    "batch_decisions",
+    "Many requests decided as one batch, for the least total cost: a row a batch.",
+    (
+        _required(
+            "requests", "The texts of the batch; one that occurs twice counts twice.", "text[]"
+        ),
+        _input("required_capabilities", "text[]", "Capabilities that each agent must have."),
+        _input("excluded_agents", "text[]", "Names of agents that may not be chosen."),
+        _input("max_cost", "double precision", "Most that each request may cost, in money."),
+        _input("max_latency_ms", "double precision", "Longest average latency, milliseconds."),
+        _input("min_quality", "double precision", "Least expected quality of each, 0 to 1."),
+        _input("expected_output_tokens", "integer", "Tokens each answer is expected to have."),
+        _input("user_tier", "text", "Tier of the user who asks; kept with the decisions."),
+        _input("tenant", "text", "On whose behalf; kept with the decisions."),
+        _input("min_batch_quality", "double precision", "Least mean quality of the batch."),
+        _input("total_budget", "double precision", "Most that the batch may cost, in money."),
+        _input("agent_capacity", "text[]", "Most requests of an agent: 'agent=100'."),
+        Column("decisions", "jsonb", "The decision on each request, in the order of requests."),
+        Column("total_cost", "numeric", "Expected cost of the batch, in money."),
+        Column("least_cost", "numeric", "A cost that no assignment can be below."),
+        Column("mean_quality", "double precision", "Mean expected quality of those served."),
+        Column("quality_price", "double precision", "Money for one more unit of summed quality."),
+        Column("capacity_prices", "jsonb", "Money that one more place at each full agent saves."),
+        Column("unserved", "integer", "Requests that no agent may serve; in no sum above."),
+        Column(
+            "decision_ids", "jsonb", "Their ids, in order. Asking for them keeps the decisions."
+        ),
+    ),
+    microseconds=5000,
+)
+
 SEMANTIC_MATCHES = Table(
     "semantic_matches",
     "The named routes that a query means, best first; none where none fits.",
@@ -296,6 +328,7 @@ TABLES = {
     table.name: table
     for table in (
         ROUTE_DECISIONS,
+        BATCH_DECISIONS,
         SEMANTIC_MATCHES,
         CAPABILITY_MATCHES,
         REQUEST_EMBEDDINGS,

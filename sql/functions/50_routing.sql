@@ -124,6 +124,55 @@ COMMENT ON FUNCTION tinydancer.ruvector_route(
     'agent_name is NULL and reasoning says which constraint refused whom. decision_id is what '
     'ruvector_record_usage takes; NULL where settings.decision_log is off.';
 
+CREATE OR REPLACE FUNCTION tinydancer.check_batch_limits(
+    optimize_for text, min_batch_quality double precision, total_budget double precision,
+    agent_capacity jsonb
+) RETURNS void
+LANGUAGE plpgsql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    agent text;
+    places jsonb;
+BEGIN
+    IF optimize_for IS DISTINCT FROM 'total_cost'
+        AND num_nonnulls(min_batch_quality, total_budget, agent_capacity) > 0
+    THEN
+        RAISE EXCEPTION '% needs optimize_for = total_cost, not %',
+            CASE WHEN min_batch_quality IS NOT NULL THEN 'min_batch_quality'
+                WHEN total_budget IS NOT NULL THEN 'total_budget' ELSE 'agent_capacity' END,
+            coalesce(optimize_for, 'NULL')
+        USING ERRCODE = 'invalid_parameter_value',
+            HINT = 'Only total_cost decides the batch as a whole: optimize_for := ''total_cost''.';
+    END IF;
+    PERFORM tinydancer.check_number('min_batch_quality', min_batch_quality, 0, 1);
+    PERFORM tinydancer.check_number('total_budget', total_budget, 0, 1e12);
+    IF jsonb_typeof(agent_capacity) <> 'object' THEN
+        RAISE EXCEPTION 'agent_capacity is %, which is no object', left(agent_capacity::text, 100)
+        USING ERRCODE = 'invalid_parameter_value',
+            HINT = 'Give the most requests of each agent: ''{"gpt-4": 100}''.';
+    END IF;
+    FOR agent, places IN SELECT key, value FROM jsonb_each(coalesce(agent_capacity, '{}')) LOOP
+        IF NOT EXISTS (SELECT FROM tinydancer.agents WHERE agents.name = agent) THEN
+            PERFORM tinydancer.agent_missing(agent);
+        ELSIF places::text !~ '^[0-9]{1,9}$' THEN
+            RAISE EXCEPTION 'agent_capacity of % is %, which is no number of requests',
+                quote_literal(agent), left(places::text, 100)
+            USING ERRCODE = 'invalid_parameter_value',
+                HINT = 'Give a whole number from 0 to 999999999.';
+        END IF;
+    END LOOP;
+END
+$$;
+COMMENT ON FUNCTION tinydancer.check_batch_limits(text, double precision, double precision, jsonb)
+IS 'Raises where a limit of a whole batch is not allowed.';
+
+-- It has had fewer arguments: both beside each other would be ambiguous.
+DROP FUNCTION IF EXISTS
+    tinydancer.ruvector_batch_route(
+        text[], text, text[], double precision, double precision, double precision, text[],
+        integer, text),
+    tinydancer.ruvector_batch_route(
+        text[], text, text[], double precision, double precision, double precision, text[],
+        integer, text, text);
 CREATE OR REPLACE FUNCTION tinydancer.ruvector_batch_route(
     requests text[],
     optimize_for text DEFAULT 'balanced',
@@ -134,7 +183,10 @@ CREATE OR REPLACE FUNCTION tinydancer.ruvector_batch_route(
     excluded_agents text[] DEFAULT NULL,
     expected_output_tokens integer DEFAULT NULL,
     user_tier text DEFAULT NULL,
-    tenant text DEFAULT NULL
+    tenant text DEFAULT NULL,
+    min_batch_quality double precision DEFAULT NULL,
+    total_budget double precision DEFAULT NULL,
+    agent_capacity jsonb DEFAULT NULL
 )
 RETURNS TABLE (
     request_index integer, request text, agent_name text, confidence double precision,
@@ -147,6 +199,9 @@ SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_custom_plan AS
 #variable_conflict use_column
 DECLARE
     most CONSTANT integer := (SELECT max_batch FROM tinydancer.settings);
+    -- The same texts, in one dimension that starts at 1: what comes back is compared with it.
+    texts CONSTANT text[] := ARRAY(SELECT unnest(requests));
+    places text[];
     place integer;
     content text;
 BEGIN
@@ -169,7 +224,57 @@ BEGIN
     PERFORM tinydancer.check_constraints(
         optimize_for, required_capabilities, max_cost, max_latency_ms, min_quality,
         excluded_agents, NULL, expected_output_tokens);
+    PERFORM tinydancer.check_batch_limits(
+        optimize_for, min_batch_quality, total_budget, agent_capacity);
     PERFORM tinydancer.warn_of_uncommitted();
+    IF optimize_for = 'total_cost' THEN
+        IF agent_capacity IS NOT NULL THEN
+            -- An agent that is not active gets nothing anyway.
+            places := ARRAY(
+                SELECT key || '=' || value FROM jsonb_each_text(agent_capacity)
+                WHERE key IN (SELECT name FROM tinydancer.agents WHERE active) ORDER BY key);
+        END IF;
+        RETURN QUERY
+            SELECT found.request_index::integer, found.request, found.agent_name,
+                found.confidence, found.estimated_cost, found.estimated_latency_ms,
+                found.expected_quality, found.similarity, found.score, found.reasoning,
+                found.decision_id::uuid
+            FROM tinydancer.batch_decisions AS b
+            CROSS JOIN LATERAL ROWS FROM (
+                unnest(texts),
+                jsonb_to_recordset(b.decisions) AS (
+                    agent_name text, confidence double precision, estimated_cost numeric,
+                    estimated_latency_ms double precision, expected_quality double precision,
+                    similarity double precision, score double precision, reasoning text),
+                jsonb_array_elements_text(b.decision_ids)
+            ) WITH ORDINALITY AS found (
+                request, agent_name, confidence, estimated_cost, estimated_latency_ms,
+                expected_quality, similarity, score, reasoning, decision_id, request_index)
+            WHERE b.requests = texts
+                AND (ruvector_batch_route.required_capabilities IS NULL
+                    OR b.required_capabilities = ruvector_batch_route.required_capabilities)
+                AND (ruvector_batch_route.max_cost IS NULL
+                    OR b.max_cost = ruvector_batch_route.max_cost)
+                AND (ruvector_batch_route.max_latency_ms IS NULL
+                    OR b.max_latency_ms = ruvector_batch_route.max_latency_ms)
+                AND (ruvector_batch_route.min_quality IS NULL
+                    OR b.min_quality = ruvector_batch_route.min_quality)
+                AND (ruvector_batch_route.excluded_agents IS NULL
+                    OR b.excluded_agents = ruvector_batch_route.excluded_agents)
+                AND (ruvector_batch_route.expected_output_tokens IS NULL
+                    OR b.expected_output_tokens = ruvector_batch_route.expected_output_tokens)
+                AND (ruvector_batch_route.user_tier IS NULL
+                    OR b.user_tier = ruvector_batch_route.user_tier)
+                AND (ruvector_batch_route.tenant IS NULL
+                    OR b.tenant = ruvector_batch_route.tenant)
+                AND (ruvector_batch_route.min_batch_quality IS NULL
+                    OR b.min_batch_quality = ruvector_batch_route.min_batch_quality)
+                AND (ruvector_batch_route.total_budget IS NULL
+                    OR b.total_budget = ruvector_batch_route.total_budget)
+                AND (places IS NULL OR b.agent_capacity = places)
+            ORDER BY found.request_index;
+        RETURN;
+    END IF;
     RETURN QUERY
         WITH decided AS MATERIALIZED (
             SELECT d.request, d.agent_name, d.confidence, d.estimated_cost,
@@ -206,5 +311,8 @@ END
 $$;
 COMMENT ON FUNCTION tinydancer.ruvector_batch_route(
     text[], text, text[], double precision, double precision, double precision, text[], integer,
-    text, text
-) IS 'A decision for each of many requests, in their order, by one question to the engine.';
+    text, text, double precision, double precision, jsonb
+) IS
+    'A decision for each of many requests, in their order, by one question to the engine. With '
+    'optimize_for total_cost the batch is decided as a whole: least total cost, with a mean quality '
+    'of min_batch_quality at least, total_budget at most, and no agent above its agent_capacity.';

@@ -157,7 +157,11 @@ class Engine:
         """Answers one of each kind for nobody: libraries load and allocate at their first use."""
         session = self.open_session("warm-up")
         for table in TABLES.values():
-            inputs = (Input(table.key, EQUALS, "warm-up"),) if table.key else ()
+            inputs = tuple(
+                Input(column.name, EQUALS, ["warm-up"] if column.type == "text[]" else "warm-up")
+                for column in table.inputs
+                if column.required
+            )
             columns = tuple(column.name for column in table.columns)
             scan = Scan(table.name, columns, inputs)
             try:

@@ -8,6 +8,7 @@ from itertools import islice
 from tinydancer.errors import InvalidInput, NotFound
 from tinydancer.tables import (
     agent_plans,
+    batch_decisions,
     budget_allocations,
     capability_matches,
     engine_status,
@@ -26,6 +27,7 @@ ScanFunction = Callable[[Context, Sequence[Input], Sequence[str], int], Iterator
 
 SCANS: Mapping[str, ScanFunction] = {
     "route_decisions": route_decisions.scan,
+    "batch_decisions": batch_decisions.scan,
     "semantic_matches": semantic_matches.scan,
     "capability_matches": capability_matches.scan,
     "request_embeddings": request_embeddings.scan,

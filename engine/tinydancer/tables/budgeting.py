@@ -75,7 +75,7 @@ def decide_within_budgets(
     looked = False
     try:
         while waiting:
-            claims = _claims(decisions, evidence, payer, ids, waiting)
+            claims = claims_of(decisions, evidence, payer, ids, waiting)
             refusing = budgets.reserve(claims)
             reserved += [
                 claim.decision for claim, by in zip(claims, refusing, strict=True) if not by
@@ -106,13 +106,14 @@ def _chosen(decisions: Decisions, rows: Iterable[int]) -> list[int]:
     return [row for row in rows if decisions.order[row, 0] >= 0]
 
 
-def _claims(
+def claims_of(
     decisions: Decisions,
     evidence: Evidence,
     payer: Payer,
     ids: Sequence[UUID],
     rows: Sequence[int],
 ) -> list[Claim]:
+    """What some requests would have reserved for the agents chosen for them."""
     explainer = Explainer(decisions, evidence)
     found = []
     for row in rows:

@@ -38,12 +38,13 @@ class Question:
 
     `arguments` has the optional inputs that were given, by column. `texts` are the text forms of
     the required input's values, each once, in the order given; one empty text where the table
-    needs none.
+    needs none. `lists` are the elements of each where the required input is an array.
     """
 
     arguments: Mapping[str, Argument]
     key: str | None
     texts: tuple[str, ...]
+    lists: tuple[tuple[str, ...], ...] = ()
 
     def text(self, column: str) -> str | None:
         """The value of a text input, or None."""
@@ -100,9 +101,10 @@ def questions(
             f"{table.name} needs a value for {key}",
             hint=f"Add WHERE {key} = '...' or {key} = ANY(...), or join it to a column of text.",
         )
-    texts = tuple(argument.echo for argument in given.pop(key)) if key is not None else ("",)
+    keys = given.pop(key) if key is not None else [Argument("", "")]
     names = [column.name for column in table.inputs if column.name in given]
-    count = len(texts)
+    # An array is as many requests as it has elements.
+    count = sum(len(k.value) if isinstance(k.value, tuple) else 1 for k in keys)
     for name in names:
         count *= len(given[name])
     if count > max_batch:
@@ -110,15 +112,17 @@ def questions(
             f"{count} requests in one scan of {table.name} are over the limit of {max_batch}",
             hint="Ask in several statements, or raise max_batch in tinydancer.settings.",
         )
-    return _combine(key, texts, names, [given[name] for name in names])
+    return _combine(key, keys, names, [given[name] for name in names])
 
 
 def _combine(
-    key: str | None, texts: tuple[str, ...], names: list[str], choices: list[list[Argument]]
+    key: str | None, keys: list[Argument], names: list[str], choices: list[list[Argument]]
 ) -> Iterator[Question]:
+    texts = tuple(argument.echo for argument in keys)
+    lists = tuple(argument.value for argument in keys if isinstance(argument.value, tuple))
     if texts:
         for combination in product(*choices):
-            yield Question(dict(zip(names, combination, strict=True)), key, texts)
+            yield Question(dict(zip(names, combination, strict=True)), key, texts, lists)
 
 
 def _arguments(table: Table, column: Column, values: Value, max_text_bytes: int) -> list[Argument]:
@@ -138,7 +142,11 @@ def _argument(
     table: Table, column: Column, value: str | list[Value], max_text_bytes: int
 ) -> Argument:
     if column.type == "text[]":
-        names = _names(column.name, value)
+        names = (
+            _texts(column.name, value, max_text_bytes)
+            if column.required
+            else _names(column.name, value)
+        )
         return Argument(names, text.array(names))
     if not isinstance(value, str):
         raise InvalidInput(f"{column.name} is one {column.type}, but was given an array")
@@ -168,12 +176,25 @@ def _check_text(name: str, value: str, max_bytes: int) -> None:
         )
 
 
+def _texts(column: str, value: str | list[Value], max_bytes: int) -> tuple[str, ...]:
+    """The texts of a required array; how many may be is a matter of max_batch."""
+    texts = tuple(_element(column, element) for element in _list(column, value))
+    for place, element in enumerate(texts, 1):
+        _check_text(f"{column}[{place}]", element, max_bytes)
+    return texts
+
+
 def _names(column: str, value: str | list[Value]) -> tuple[str, ...]:
+    values = _list(column, value)
+    if len(values) > MAX_LIST:
+        raise TooLarge(f"{column} has {len(values)} elements, over the limit of {MAX_LIST}")
+    return tuple(_name(column, _element(column, element)) for element in values)
+
+
+def _list(column: str, value: str | list[Value]) -> list[Value]:
     if not isinstance(value, list):
         raise InvalidInput(f"{column} = {value[:80]!r} is not an array of texts")
-    if len(value) > MAX_LIST:
-        raise TooLarge(f"{column} has {len(value)} elements, over the limit of {MAX_LIST}")
-    return tuple(_element(column, element) for element in value)
+    return value
 
 
 def _element(column: str, element: Value) -> str:
@@ -183,7 +204,7 @@ def _element(column: str, element: Value) -> str:
         )
     if isinstance(element, list):
         raise InvalidInput(f"{column} has more than one dimension")
-    return _name(column, element)
+    return element
 
 
 def _name(column: str, value: str) -> str:
@@ -258,6 +279,8 @@ CHECKS: Mapping[str, Callable[[str, str], object]] = {
     "budget_remaining": _MONEY,
     "max_latency_ms": _number(0.0, 1e15, "a finite number of milliseconds, 0 or more"),
     "min_quality": _number(0.0, 1.0, "a quality from 0 to 1"),
+    "min_batch_quality": _number(0.0, 1.0, "a quality from 0 to 1"),
+    "total_budget": _MONEY,
     "budget": _number(1e-9, 1e15, "a finite amount of money above 0"),
     "quality_threshold": _number(0.0, 1.0, "a quality from 0 to 1"),
     "latency_threshold_ms": _number(1e-9, 1e15, "a finite number of milliseconds above 0"),

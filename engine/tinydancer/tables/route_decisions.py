@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from uuid import UUID
@@ -54,16 +54,17 @@ def scan(
         max_text_bytes=settings.max_text_bytes,
         max_batch=settings.max_batch,
     )
-    size = max(1, min(CHUNK, CELLS // max(1, len(context.snapshot.agents))))
+    size = chunk_size(context)
     for question in asked:
         for texts in chunks(question.texts, limit, size):
+            policy = POLICIES[question.text("optimize_for") or "balanced"]
             # A decision whose id nobody asks for can have no outcome: it is not kept.
             keep = context.keep if "decision_id" in columns else None
             ids = None if keep is None else [new_decision_id(context.now) for _ in texts]
-            decisions, evidence = _decide(context, question, texts, columns, ids)
+            decisions, evidence = decide_texts(context, question, policy, texts, columns, ids)
             explainer = Explainer(decisions, evidence)
             if keep is not None and ids is not None:
-                _keep(
+                keep_or_release(
                     keep,
                     context.budgets,
                     list(
@@ -76,16 +77,25 @@ def scan(
             yield from rows(_places(decisions), cells, columns)
 
 
-def _decide(
+def chunk_size(context: Context) -> int:
+    """How many requests to decide at a time."""
+    return max(1, min(CHUNK, CELLS // max(1, len(context.snapshot.agents))))
+
+
+def decide_texts(
     context: Context,
     question: Question,
+    policy: Policy,
     texts: Sequence[str],
-    columns: Sequence[str],
+    columns: Collection[str],
     ids: Sequence[UUID] | None,
 ) -> tuple[Decisions, Evidence]:
+    """The decision on each text by itself, with what the wanted columns need to be worked out.
+
+    With `ids`, its cost is reserved in the budgets that it comes under.
+    """
     agents, routes = context.snapshot.agents, context.snapshot.routes
     settings = context.snapshot.settings
-    policy = POLICIES[question.text("optimize_for") or "balanced"]
     expected = question.integer("expected_output_tokens")
     tokens_in = context.embedder.count_tokens(texts)
     tokens_out = output_tokens(agents, expected, settings.default_output_tokens)
@@ -140,7 +150,8 @@ def _decide(
     return decisions, evidence
 
 
-def _keep(keep: Keep, budgets: Budgets | None, decisions: Sequence[Decision]) -> None:
+def keep_or_release(keep: Keep, budgets: Budgets | None, decisions: Sequence[Decision]) -> None:
+    """Keep decisions; where that fails, what they have reserved is given back."""
     try:
         keep(decisions)
     except TinyDancerError:
@@ -150,7 +161,7 @@ def _keep(keep: Keep, budgets: Budgets | None, decisions: Sequence[Decision]) ->
 
 
 def _learned(
-    context: Context, policy: Policy, constraints: Constraints, columns: Sequence[str]
+    context: Context, policy: Policy, constraints: Constraints, columns: Collection[str]
 ) -> ActiveQuality | None:
     """The quality model, where quality decides or is to be shown."""
     if (
