@@ -299,6 +299,34 @@ ROUTING_ANALYTICS = Table(
     microseconds=5000,
 )
 
+POLICY_REPLAYS = Table(
+    "policy_replays",
+    "What another policy would have achieved over kept decisions: a row a metric.",
+    (
+        _required("policy", "An objective, weights (cost=0.7, quality=0.3) or agent:NAME."),
+        _input("time_range", "text", "How far back: any interval. Default 30 days."),
+        Column("metric", "text", "quality, cost or latency_ms; of each the mean a decision."),
+        Column("decisions", "bigint", "Kept decisions whose outcome is known."),
+        Column("logged", "double precision", "What was achieved."),
+        Column("logged_low", "double precision", "Lower end of its 95% interval."),
+        Column("logged_high", "double precision", "Upper end of its 95% interval."),
+        Column("ips", "double precision", "The policy by inverse propensity."),
+        Column("ips_low", "double precision", "Lower end of its 95% interval."),
+        Column("ips_high", "double precision", "Upper end of its 95% interval."),
+        Column("snips", "double precision", "The same, by weights that add up to 1."),
+        Column("snips_low", "double precision", "Lower end of its 95% interval."),
+        Column("snips_high", "double precision", "Upper end of its 95% interval."),
+        Column("dr", "double precision", "The policy by the doubly robust estimate."),
+        Column("dr_low", "double precision", "Lower end of its 95% interval."),
+        Column("dr_high", "double precision", "Upper end of its 95% interval."),
+        Column("effective_sample_size", "double precision", "Decisions that speak of it."),
+        Column("mean_weight", "double precision", "1 where the log could make all its choices."),
+        Column("choices", "jsonb", "The share of its choices by agent."),
+    ),
+    rows=3,
+    microseconds=50000,
+)
+
 ENGINE_STATUS = Table(
     "engine_status",
     "The engine that answers: what it is, what it holds, what it has done.",
@@ -337,6 +365,7 @@ TABLES = {
         BUDGET_ALLOCATIONS,
         ROUTE_THRESHOLDS,
         ROUTING_ANALYTICS,
+        POLICY_REPLAYS,
         ENGINE_STATUS,
     )
 }

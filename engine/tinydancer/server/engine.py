@@ -29,6 +29,7 @@ from tinydancer.store.budgets import Budgets
 from tinydancer.store.database import Database
 from tinydancer.store.decision_log import DecisionLog
 from tinydancer.store.maintenance import Maintenance
+from tinydancer.store.outcomes import outcomes_of_decisions
 from tinydancer.store.rates import RouteRates
 from tinydancer.store.route_search import ranked_routes
 from tinydancer.store.settings import open_embedder
@@ -63,6 +64,7 @@ class Engine:
         self.rates = RouteRates(self._database)
         self.budgets = Budgets(self._database)
         self.analytics = partial(routing_analytics, self._database)
+        self.outcomes = partial(outcomes_of_decisions, self._database)
         self._maintenance = Maintenance(self._database)
         self._settled: Snapshot | None = None
         self._settling = threading.Lock()
@@ -220,6 +222,7 @@ class EngineSession:
             route_search=self._engine.route_search(snapshot),
             rates=self._engine.rates,
             analytics=self._engine.analytics,
+            outcomes=self._engine.outcomes,
             keep=self._engine.keep(snapshot),
             budgets=self._engine.budgets if snapshot.budgets else None,
         )

@@ -12,6 +12,7 @@ from tinydancer.tables import (
     budget_allocations,
     capability_matches,
     engine_status,
+    policy_replays,
     request_classifications,
     request_embeddings,
     route_decisions,
@@ -36,6 +37,7 @@ SCANS: Mapping[str, ScanFunction] = {
     "budget_allocations": budget_allocations.scan,
     "route_thresholds": route_thresholds.scan,
     "routing_analytics": routing_analytics.scan,
+    "policy_replays": policy_replays.scan,
     "engine_status": engine_status.scan,
 }
 

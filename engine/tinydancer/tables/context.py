@@ -12,6 +12,7 @@ from tinydancer.agents.registry import AgentTable
 from tinydancer.budgets import Claim, Payer, Remaining
 from tinydancer.decisions import Decision
 from tinydancer.embeddings.base import Embedder
+from tinydancer.hindsight import Outcome
 from tinydancer.learning.quality import QualityModel
 from tinydancer.neural.classifier import RouteClassifier
 from tinydancer.semantic_routes import Rates, RouteSearch, RouteTable
@@ -111,6 +112,10 @@ class ActiveQuality(Protocol):
 Analytics = Callable[[str, str], Sequence[Row]]
 
 
+# For a time range, the kept decisions whose outcome is known.
+Outcomes = Callable[[str], Sequence[Outcome]]
+
+
 class Budgets(Protocol):
     """The budgets of the database, where there is any."""
 
@@ -135,7 +140,7 @@ class Context:
     Without `route_search` routes must have their vectors in the snapshot; without `rates` no rate
     limit holds; without `classifier` nothing can be classified; without
     `quality` the quality of an agent is its own figure, whatever the request; without `analytics`
-    there is no looking back; without `keep` no decision has an id;
+    and `outcomes` there is no looking back; without `keep` no decision has an id;
     without `budgets` none holds.
     """
 
@@ -149,5 +154,6 @@ class Context:
     classifier: ActiveClassifier | None = None
     quality: ActiveQuality | None = None
     analytics: Analytics | None = None
+    outcomes: Outcomes | None = None
     keep: Keep | None = None
     budgets: Budgets | None = None
