@@ -11,27 +11,36 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, astuple
 from time import monotonic
 from uuid import uuid4
 
 import numpy as np
+import psycopg
 
 from tinydancer.embeddings.base import Embedder, Vectors
 from tinydancer.errors import InvalidInput, TinyDancerError
+from tinydancer.learning.quality import MOST_ROWS
+from tinydancer.learning.quality_file import pack
 from tinydancer.neural import packing
 from tinydancer.neural.classifier import RouteClassifier
 from tinydancer.neural.dataset import Dataset, LabelledText, prepare
 from tinydancer.neural.fitting import FitOptions, Rows, fit
+from tinydancer.neural.model_file import to_bytes
+from tinydancer.quality_training import fit_ledger
 from tinydancer.store import training_queue
 from tinydancer.store.database import Connection, Database
+from tinydancer.store.rewards import latest_outcomes
 from tinydancer.store.settings import open_embedder, read_settings
 from tinydancer.store.training_queue import LabelledRequest, Training
 
 DSN_VARIABLE = "TINYDANCER_DSN"
 _NICENESS = 10
 _SECONDS_BETWEEN_BEATS = 1.0
+_SECONDS_BETWEEN_SIGNS = 20.0
 
 logger = logging.getLogger(__name__)
 
@@ -71,6 +80,48 @@ def train_next(conn: Connection) -> bool:
 
 
 def _train(conn: Connection, training: Training) -> None:
+    if training.kind == "quality":
+        _train_quality(conn, training)
+    else:
+        _train_classifier(conn, training)
+
+
+def _train_quality(conn: Connection, training: Training) -> None:
+    embedder = open_embedder(read_settings(conn))
+    outcomes = latest_outcomes(conn, embedder.space, MOST_ROWS)
+    with _beating(conn, training):
+        model = fit_ledger(outcomes, embedder, training.seed)
+    weights = to_bytes(pack(model, embedder.space))
+    about = {
+        "rows": len(outcomes),
+        "agents": list(model.agents),
+        "embedder": embedder.model,
+    }
+    metrics = {**asdict(model.evidence), "sentence": model.evidence.sentence}
+    training_queue.finish(conn, training, weights, embedder.space, about, metrics)
+
+
+@contextmanager
+def _beating(conn: Connection, training: Training) -> Iterator[None]:
+    """Says that the work goes on while it has no steps to say so itself."""
+    done = threading.Event()
+
+    def beat() -> None:
+        # Where the training was taken over, storing its result says so.
+        with suppress(TinyDancerError, psycopg.Error):
+            while not done.wait(_SECONDS_BETWEEN_SIGNS):
+                training_queue.beat(conn, training, "fitting", 0.5)
+
+    thread = threading.Thread(target=beat, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
+def _train_classifier(conn: Connection, training: Training) -> None:
     beat_at = 0.0
 
     def progress(stage: str, done: int, of: int) -> None:
@@ -87,7 +138,7 @@ def _train(conn: Connection, training: Training) -> None:
         data,
         embedder.embed(data.texts),
         embedder.space,
-        FitOptions(coverage=training.coverage, seed=training.seed),
+        FitOptions(coverage=float(training.asked["coverage"]), seed=training.seed),
         held_out=_held_out(_of(rows, "valid"), data, embedder),
         outside=_outside(_of(rows, "out_of_scope"), embedder),
         progress=progress,

@@ -59,6 +59,40 @@ COMMENT ON FUNCTION tinydancer.ruvector_train_classifier(text, integer, double p
     'transaction has committed. Returns the id of the model: ruvector_list_models() shows how its '
     'training goes, and ruvector_activate_model(id) puts it to use.';
 
+CREATE OR REPLACE FUNCTION tinydancer.ruvector_train_quality(
+    name text DEFAULT 'quality',
+    seed integer DEFAULT 0
+) RETURNS bigint
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    made bigint;
+BEGIN
+    PERFORM tinydancer.check_name('name', name);
+    PERFORM tinydancer.check_number('seed', seed, 0, 2147483647);
+    IF NOT EXISTS (
+        SELECT FROM tinydancer.usage AS u
+        JOIN tinydancer.decisions AS d ON d.id = u.decision_id
+        JOIN tinydancer.agents AS a ON a.name = u.agent
+        WHERE d.request IS NOT NULL)
+    THEN
+        RAISE EXCEPTION 'there is no outcome of a decision whose text was kept'
+        USING ERRCODE = 'object_not_in_prerequisite_state',
+            HINT = 'Route with settings.decision_log on, and record what came of it under its '
+                'decision_id with ruvector_record_usage.';
+    END IF;
+    INSERT INTO tinydancer.models (kind, name, state, seed, message)
+    VALUES ('quality', name, 'training', seed, 'waiting for an engine')
+    RETURNING id INTO made;
+    PERFORM pg_notify('tinydancer_trainings', made::text);
+    RETURN made;
+END
+$$;
+COMMENT ON FUNCTION tinydancer.ruvector_train_quality(text, integer) IS
+    'Has an engine learn each agent''s quality by request from the last 20,000 decisions with '
+    'outcomes, in the background, once the transaction has committed. Returns the id of the model: '
+    'ruvector_list_models() shows how its training goes and what it gains over always the best '
+    'single agent, and ruvector_activate_model(id) puts it to use.';
+
 CREATE OR REPLACE FUNCTION tinydancer.ruvector_fit_routes(
     route text DEFAULT NULL,
     wrong_match_cost double precision DEFAULT NULL,

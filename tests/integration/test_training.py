@@ -47,6 +47,17 @@ def train(db: psycopg.Connection, name: str, seed: int = 0) -> int:
     raise AssertionError(f"the training of model {model} does not end: {row}")
 
 
+def finished(db: psycopg.Connection, model: int) -> str:
+    """The state in which a training has ended."""
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        (state,) = db.execute("SELECT state FROM models WHERE id = %s", (model,)).fetchone()
+        if state != "training":
+            return str(state)
+        time.sleep(0.05)
+    raise AssertionError(f"the training of model {model} does not end")
+
+
 def use(db: psycopg.Connection, model: int) -> None:
     db.execute("SELECT ruvector_activate_model(%s)", (model,))
 
@@ -229,3 +240,48 @@ def test_a_route_without_examples_of_both_kinds_is_an_error(db):
     with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState, match="0 examples that match"):
         db.execute("SELECT * FROM ruvector_fit_routes('bare')")
     assert db.execute("SELECT * FROM ruvector_fit_routes()").fetchall() == []
+
+
+OUTCOMES = """
+WITH asked AS (
+    SELECT n, gen_random_uuid() AS id, n % 2 = 0 AS poem,
+        CASE WHEN n % 2 = 0 THEN 'Write a poem about ' || n % 7 || ' seas'
+             ELSE 'Compute ' || n || ' + ' || n * 7 % 31 END AS request,
+        CASE WHEN n / 2 % 2 = 0 THEN 'logician' ELSE 'poet' END AS agent
+    FROM generate_series(1, 400) AS n
+), logged AS (
+    INSERT INTO decisions (id, decided_at, request, request_hash, agent, optimize_for, propensity)
+    SELECT id, now(), request, sha256(request::bytea), agent, 'quality', 0.5 FROM asked
+)
+INSERT INTO usage (decision_id, agent, cost, success)
+SELECT id, agent, 0, CASE WHEN poem = (agent = 'poet') THEN n % 19 > 0 ELSE n % 19 = 0 END
+FROM asked
+"""
+
+
+def test_quality_is_learned_from_outcomes_and_decides_once_it_is_switched_on(db):
+    db.execute(
+        "SELECT ruvector_register_agent(name, quality_score := 0.6)"
+        " FROM unnest(ARRAY['logician', 'poet']) AS name"
+    )
+    db.execute(OUTCOMES)
+    (model,) = db.execute("SELECT ruvector_train_quality('learned')").fetchone()
+    assert finished(db, model) == "ready"
+    training, metrics = db.execute(
+        "SELECT training, metrics FROM models WHERE id = %s", (model,)
+    ).fetchone()
+    assert (training["rows"], training["agents"]) == (400, ["logician", "poet"])
+    assert metrics["choices"]["gain"] > 0.2
+    assert metrics["propensities"] == "recorded"
+    use(db, model)
+    chosen = [
+        db.execute("SELECT agent_name FROM ruvector_route(%s, 'quality')", (text,)).fetchone()[0]
+        for text in ("Write a poem about the sea", "Compute 5 + 6")
+    ]
+    assert chosen == ["poet", "logician"]
+
+
+def test_without_outcomes_there_is_no_quality_to_learn(db):
+    with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState, match="no outcome") as caught:
+        db.execute("SELECT ruvector_train_quality()")
+    assert "ruvector_record_usage" in caught.value.diag.message_hint

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -25,13 +26,15 @@ SELECT EXISTS (
 CLAIM = """
 UPDATE tinydancer.models SET worker = %(worker)s, heartbeat_at = now(), progress = 0,
     message = 'starting',
-    parents = ARRAY(SELECT id FROM tinydancer.models WHERE active AND kind = 'classifier')
+    parents = ARRAY(
+        SELECT used.id FROM tinydancer.models AS used
+        WHERE used.active AND used.kind = tinydancer.models.kind)
 WHERE id = (
     SELECT id FROM tinydancer.models
     WHERE state = 'training'
         AND (worker IS NULL OR heartbeat_at < now() - interval '2 minutes')
     ORDER BY id LIMIT 1 FOR UPDATE SKIP LOCKED)
-RETURNING id, seed, (training ->> 'coverage')::float8
+RETURNING id, kind, seed, training
 """
 ROWS = """
 SELECT request, category, capabilities, split FROM tinydancer.labelled_requests ORDER BY id
@@ -55,12 +58,13 @@ WHERE id = %(id)s AND worker = %(worker)s AND state = 'training'
 
 @dataclass(frozen=True)
 class Training:
-    """A model whose training is ours to do."""
+    """A model whose training is ours to do; `asked` is what SQL asked for beside the seed."""
 
     worker: UUID
     model: int
+    kind: str
     seed: int
-    coverage: float
+    asked: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
