@@ -105,6 +105,7 @@ class Engine:
     def status(self) -> Status:
         """The engine as engine_status shows it."""
         figures, embedding = self._metrics.read(), self.usage()
+        kept, lost = self.decisions()
         return Status(
             version=__version__,
             protocol=PROTOCOL,
@@ -117,8 +118,8 @@ class Engine:
             latency_p99_ms=figures.latency_p99_ms,
             cache_hits=embedding.cache_hits,
             cache_misses=embedding.cache_misses,
-            decisions_kept=self._log.written,
-            decisions_lost=self._log.dropped,
+            decisions_kept=kept,
+            decisions_lost=lost,
         )
 
     def usage(self) -> Usage:
@@ -140,6 +141,10 @@ class Engine:
         if ahead is not None and ahead.embedder is snapshot.embedder:
             return snapshot, ahead
         return snapshot, snapshot.embedder
+
+    def decisions(self) -> tuple[int, int]:
+        """How many decisions were kept since the start, and how many were lost."""
+        return self._log.written, self._log.dropped
 
     def keep(self, snapshot: Snapshot) -> Keep | None:
         """What keeps decisions, by the settings; None where it is off."""

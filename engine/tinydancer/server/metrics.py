@@ -79,11 +79,15 @@ def _quantile(ordered: list[float], at: float) -> float | None:
 
 
 def serve_prometheus(
-    port: int, read: Callable[[], Figures], usage: Callable[[], Usage]
+    port: int,
+    read: Callable[[], Figures],
+    usage: Callable[[], Usage],
+    decisions: Callable[[], tuple[int, int]],
 ) -> tuple[int, Callable[[], None]]:
     """Serves the figures as Prometheus text on 127.0.0.1; returns the port and what stops it.
 
-    Counts of the embedder begin again when the settings change it.
+    `decisions` gives how many were kept and how many lost. Counts of the embedder begin again when
+    the settings change it.
 
     Raises ImportError where the extra `metrics` is not installed.
     """
@@ -121,6 +125,14 @@ def serve_prometheus(
                 ("escalated", "Those that its accurate encoder took over.", used.escalated),
             ):
                 yield CounterMetricFamily(f"tinydancer_embeddings_{name}", what, value)
+
+            kept, lost = decisions()
+            yield CounterMetricFamily(
+                "tinydancer_decisions_kept", "Decisions written to the database.", kept
+            )
+            yield CounterMetricFamily(
+                "tinydancer_decisions_lost", "Decisions that could not be kept.", lost
+            )
 
     registry = CollectorRegistry()
     registry.register(Scans())

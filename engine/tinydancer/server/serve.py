@@ -50,7 +50,9 @@ def run(settings: EngineSettings) -> None:
         server.start()
         stop_metrics = None
         if settings.metrics_port is not None:
-            _, stop_metrics = serve_prometheus(settings.metrics_port, metrics.read, engine.usage)
+            _, stop_metrics = serve_prometheus(
+                settings.metrics_port, metrics.read, engine.usage, engine.decisions
+            )
         log.event(
             logging.INFO, "started", version=__version__, pid=os.getpid(), address=server.address
         )

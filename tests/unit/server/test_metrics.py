@@ -53,13 +53,15 @@ def test_prometheus_reads_what_was_counted() -> None:
     metrics.scanned(0.002, failed=True)
     metrics.connected(3)
     used = Usage(cache_hits=4, cache_misses=5, cascaded=6, escalated=2)
-    port, stop = serve_prometheus(0, metrics.read, lambda: used)
+    port, stop = serve_prometheus(0, metrics.read, lambda: used, lambda: (5, 2))
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as answer:
             text = answer.read().decode()
     finally:
         stop()
     assert "tinydancer_scans_total 1.0" in text
+    assert "tinydancer_decisions_kept_total 5.0" in text
+    assert "tinydancer_decisions_lost_total 2.0" in text
     assert "tinydancer_scan_errors_total 1.0" in text
     assert "tinydancer_connections 3.0" in text
     assert "tinydancer_embeddings_cache_hits_total 4.0" in text
