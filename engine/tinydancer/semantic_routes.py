@@ -19,6 +19,8 @@ from tinydancer.embeddings.base import Vectors
 from tinydancer.embeddings.cascade import margins_of
 from tinydancer.embeddings.cosine import cosines
 from tinydancer.errors import NotReady
+from tinydancer.neural.fusion import reciprocal_rank_fusion
+from tinydancer.route_words import SharedWords, WordIndex, Words
 
 Positions = NDArray[np.intp]
 Similarities = NDArray[np.float32]
@@ -81,7 +83,10 @@ UNCONDITIONAL = Conditions()
 
 @dataclass(frozen=True)
 class Route:
-    """A named route to an agent. `threshold` None means the default of the settings."""
+    """A named route to an agent. `threshold` None means the default of the settings.
+
+    One of hybrid matching has `words`, those of its description and of each utterance.
+    """
 
     name: str
     description: str
@@ -91,6 +96,7 @@ class Route:
     active: bool = True
     conditions: Conditions = UNCONDITIONAL
     utterances: tuple[str, ...] = ()
+    words: tuple[Words, ...] = ()
 
 
 # A route with its similarity to a query.
@@ -98,6 +104,8 @@ Hit = tuple[Route, float]
 # For each query (unit rows) all active routes with their cosines, best first, found as they are
 # read: the search by the database's index, where routes are too many to keep vectors of.
 RouteSearch = Callable[[Vectors], Sequence[Iterable[Hit]]]
+# The words of a query whose words were not asked for.
+NO_WORDS: Words = frozenset()
 
 
 @dataclass(frozen=True, eq=False)
@@ -175,6 +183,12 @@ class RouteTable:
         return np.asarray(least - _HALF_DIGIT)
 
     @cached_property
+    def word_index(self) -> WordIndex | None:
+        """The texts of the routes that are matched by their words as well; None without any."""
+        texts = [(route.name, words) for route in self.routes for words in route.words]
+        return WordIndex.build(texts) if texts else None
+
+    @cached_property
     def conditional(self) -> NDArray[np.bool_]:
         """(r,) whether a route's conditions ask for a tier or a time of day."""
         asked = (route.conditions for route in self.routes)
@@ -206,17 +220,34 @@ class RouteTable:
         from_threshold = np.abs((similarities - self.least(default_threshold)).max(axis=1))
         return np.asarray(np.minimum(margins_of(similarities), from_threshold))
 
-    def match(self, queries: Vectors, matching: Matching) -> list[list[Match]]:
-        """For each query (unit rows) the routes it means, best first; none where none fits."""
+    def match(
+        self, queries: Vectors, matching: Matching, words: Sequence[Words] | None = None
+    ) -> list[list[Match]]:
+        """For each query (unit rows) the routes it means, best first; none where none fits.
+
+        A route fits where its similarity reaches its threshold or, by the queries' `words`, the
+        word index finds it.
+        """
         if not len(self.routes):
             return [[] for _ in queries]
         least = self.least(matching.default_threshold)
-        return [self._match(row, least, matching) for row in self.similarities(queries)]
+        words = [NO_WORDS] * len(queries) if words is None else words
+        return [
+            self._match(row, least, matching, self._shared(has))
+            for row, has in zip(self.similarities(queries), words, strict=True)
+        ]
 
     def _match(
-        self, similarities: Similarities, least: Similarities, matching: Matching
+        self,
+        similarities: Similarities,
+        least: Similarities,
+        matching: Matching,
+        shared: SharedWords,
     ) -> list[Match]:
-        passing = np.flatnonzero(similarities >= least)
+        passes = similarities >= least
+        for name in shared:
+            passes[self._positions[name]] = True
+        passing = np.flatnonzero(passes)
         if not len(passing):
             return []
         order = passing[np.argsort(-similarities[passing], kind="stable")]
@@ -224,14 +255,20 @@ class RouteTable:
         pairs = ((self.routes[at], round(similarities.item(at), DIGITS)) for at in order.tolist())
         others = similarities.copy()
         others[passing] = -1.0
-        permitted = _permitted(pairs, matching)
-        return _ranked(permitted, round(float(others.max()), DIGITS), self.closeness, matching)
+        permitted = _permitted(pairs, matching, shared)
+        runner_up = round(float(others.max()), DIGITS)
+        return _ranked(permitted, runner_up, self.closeness, matching, shared)
 
-    def match_found(self, found: Iterable[Hit], matching: Matching) -> list[Match]:
+    def match_found(
+        self, found: Iterable[Hit], matching: Matching, words: Words = NO_WORDS
+    ) -> list[Match]:
         """The routes that a query means among `found`, all routes best first.
 
-        Reads no more of them than it needs: a search in the database finds them page by page.
+        Reads no more of them than it needs: a search in the database finds them page by page. Of
+        those that share the query's `words` it needs the similarity, however low.
         """
+        shared = self._shared(words)
+        awaited = set(shared)
         lowest = self.least(matching.default_threshold).min().item()
         runner_up = -1.0
 
@@ -240,15 +277,23 @@ class RouteTable:
             for route, similarity in found:
                 least = matching.default_threshold if route.threshold is None else route.threshold
                 value = round(similarity, DIGITS)
-                if value >= round(least, DIGITS):
+                awaited.discard(route.name)
+                if value >= round(least, DIGITS) or route.name in shared:
                     yield route, value
                 else:
                     runner_up = max(runner_up, value)
-                if value < lowest:
+                if value < lowest and not awaited:
                     return
 
-        permitted = _permitted(passing(), matching)
-        return _ranked(permitted, runner_up, None, matching)
+        permitted = _permitted(passing(), matching, shared)
+        return _ranked(permitted, runner_up, None, matching, shared)
+
+    def _shared(self, words: Words) -> SharedWords:
+        return self.word_index.shared(words) if words and self.word_index is not None else {}
+
+    @cached_property
+    def _positions(self) -> dict[str, int]:
+        return {route.name: at for at, route in enumerate(self.routes)}
 
 
 _HALF_DIGIT = np.float32(0.5 * 10.0**-DIGITS)
@@ -334,13 +379,20 @@ class Matching:
     rates: Rates | None = None
 
 
-def _permitted(passing: Iterable[Hit], matching: Matching) -> list[Hit]:
-    """The first of `passing`, best first, whose conditions hold: as many as can matter."""
+def _permitted(passing: Iterable[Hit], matching: Matching, shared: SharedWords) -> list[Hit]:
+    """The first of `passing`, best first, whose conditions hold: as many as can matter.
+
+    Where words are shared all can: a route far down may come first by its words.
+    """
     top_k = matching.top_k
     permitted: list[Hit] = []
     for route, similarity in passing:
         # One more than asked for, since the margin of the last is over the next.
-        if len(permitted) > top_k and _nearness(similarity) < _nearness(permitted[top_k - 1][1]):
+        if (
+            not shared
+            and len(permitted) > top_k
+            and _nearness(similarity) < _nearness(permitted[top_k - 1][1])
+        ):
             break
         if route.conditions.permit(matching.user_tier, matching.now):
             permitted.append((route, similarity))
@@ -348,13 +400,18 @@ def _permitted(passing: Iterable[Hit], matching: Matching) -> list[Hit]:
 
 
 def _ranked(
-    permitted: list[Hit], runner_up: float, closeness: float | None, matching: Matching
+    permitted: list[Hit],
+    runner_up: float,
+    closeness: float | None,
+    matching: Matching,
+    shared: SharedWords,
 ) -> list[Match]:
     """The best of the permitted routes, given by falling similarity.
 
     Similarity decides; among equals (to EQUAL_DIGITS) priority, then the exact similarity, then
-    the name. `runner_up` is the similarity of the best route that did not pass its threshold. The
-    first match takes the route, for its rate limit; the others would only be able to.
+    the name. Where words are shared, that order is fused with the one by their number. `runner_up`
+    is the similarity of the best route that did not pass. The first match takes the route, for
+    its rate limit; the others would only be able to.
     """
     first = permitted[0][1] if permitted else 0.0
     runner_up = max(runner_up, UNRELATED)
@@ -362,6 +419,8 @@ def _ranked(
     permitted = sorted(
         permitted, key=lambda hit: (-_nearness(hit[1]), -hit[0].priority, -hit[1], hit[0].name)
     )
+    if shared:
+        permitted = _fused(permitted, shared)
     rates = matching.rates
     matches: list[Match] = []
     for route, similarity in permitted:
@@ -376,6 +435,14 @@ def _ranked(
         confidence = matching.calibration.confidence(similarity, margin, closeness)
         matches.append(Match(route, similarity, confidence))
     return matches
+
+
+def _fused(ranked: list[Hit], shared: SharedWords) -> list[Hit]:
+    """The ranking by likeness and the one by shared words as one; ties go by likeness."""
+    dense = [route.name for route, _ in ranked]
+    lexical = sorted((name for name in dense if name in shared), key=lambda name: -shared[name])
+    scores = dict(reciprocal_rank_fusion([dense, lexical]))
+    return sorted(ranked, key=lambda hit: -scores[hit[0].name])
 
 
 def _nearness(similarity: float) -> float:

@@ -116,7 +116,7 @@ ON tinydancer.agents FOR EACH ROW EXECUTE FUNCTION tinydancer.touch();
 
 CREATE OR REPLACE TRIGGER touch BEFORE UPDATE OF
     name, description, target_agent, priority, threshold, active, time_from, time_to, time_zone,
-    user_tiers, rate_limit_per_minute
+    user_tiers, rate_limit_per_minute, matching
 ON tinydancer.routes FOR EACH ROW EXECUTE FUNCTION tinydancer.touch();
 
 CREATE OR REPLACE FUNCTION tinydancer.digest(content text) RETURNS bytea

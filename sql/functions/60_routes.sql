@@ -14,7 +14,8 @@ CREATE OR REPLACE FUNCTION tinydancer.ruvector_create_route(
     user_tiers text[] DEFAULT '{}',
     rate_limit_per_minute integer DEFAULT NULL,
     active boolean DEFAULT true,
-    on_conflict text DEFAULT 'error'
+    on_conflict text DEFAULT 'error',
+    matching text DEFAULT 'dense'
 ) RETURNS boolean
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_variable
@@ -23,14 +24,15 @@ BEGIN
         name, description, target_agent, utterances, threshold, time_from, time_to, time_zone,
         user_tiers, rate_limit_per_minute);
     PERFORM tinydancer.check_choice('on_conflict', on_conflict, ARRAY['error', 'update']);
+    PERFORM tinydancer.check_choice('matching', matching, ARRAY['dense', 'hybrid']);
     PERFORM tinydancer.check_dimension('embedding', embedding::text);
     INSERT INTO tinydancer.routes AS present (
         name, description, target_agent, priority, threshold, time_from, time_to, time_zone,
-        user_tiers, rate_limit_per_minute, active, embedding
+        user_tiers, rate_limit_per_minute, active, embedding, matching
     ) VALUES (
         name, description, target_agent, coalesce(priority, 0), threshold, time_from, time_to,
         coalesce(time_zone, 'UTC'), coalesce(user_tiers, '{}'), rate_limit_per_minute,
-        coalesce(active, true), embedding
+        coalesce(active, true), embedding, matching
     )
     ON CONFLICT ON CONSTRAINT routes_pkey DO UPDATE SET
         description = excluded.description,
@@ -43,6 +45,7 @@ BEGIN
         user_tiers = excluded.user_tiers,
         rate_limit_per_minute = excluded.rate_limit_per_minute,
         active = excluded.active,
+        matching = excluded.matching,
         embedding = excluded.embedding,
         embedding_model = excluded.embedding_model,
         embedding_space = excluded.embedding_space,
@@ -63,11 +66,12 @@ END
 $$;
 COMMENT ON FUNCTION tinydancer.ruvector_create_route(
     text, text, text, integer, vector, text[], double precision, time, time, text, text[], integer,
-    boolean, text
+    boolean, text, text
 ) IS
     'Creates a route: requests that mean its description, or one of its utterances, lead to '
     'target_agent, which need not be registered. Without an embedding, the engine makes one of the '
-    'description. true.';
+    'description. With matching := ''hybrid'' a request that shares all words of a text with it '
+    'leads there as well. true.';
 
 CREATE OR REPLACE VIEW tinydancer.route_listing AS
 SELECT name, description, target_agent, priority, threshold, active, time_from, time_to, time_zone,
@@ -76,7 +80,7 @@ SELECT name, description, target_agent, priority, threshold, active, time_from, 
         SELECT example.utterance FROM tinydancer.route_utterances AS example
         WHERE example.route = routes.name ORDER BY example.utterance COLLATE pg_catalog."C"
     ) AS utterances,
-    created_at, updated_at
+    created_at, updated_at, matching
 FROM tinydancer.routes;
 COMMENT ON VIEW tinydancer.route_listing IS
     'Routes as the functions show them: with their utterances, without embeddings.';

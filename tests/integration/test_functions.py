@@ -69,17 +69,20 @@ def test_a_route_is_created_listed_updated_and_dropped(conn):
         " target_agent := 'nobody-yet', priority := 1,"
         " utterances := ARRAY['help', 'stuck', 'help'],"
         " time_from := '9:00', time_to := '17:00', time_zone := 'Europe/Berlin',"
-        " user_tiers := ARRAY['gold'], rate_limit_per_minute := 5, threshold := 0.4)"
+        " user_tiers := ARRAY['gold'], rate_limit_per_minute := 5, threshold := 0.4,"
+        " matching := 'hybrid')"
     )
-    listed = "SELECT name, utterances, user_tiers, threshold FROM ruvector_list_routes()"
-    assert conn.execute(listed).fetchall() == [("support", ["help", "stuck"], ["gold"], 0.4)]
+    listed = "SELECT name, utterances, user_tiers, threshold, matching FROM ruvector_list_routes()"
+    assert conn.execute(listed).fetchall() == [
+        ("support", ["help", "stuck"], ["gold"], 0.4, "hybrid")
+    ]
     with pytest.raises(psycopg.errors.DuplicateObject):
         conn.execute("SELECT ruvector_create_route('support', 'again', 'a')")
     conn.execute(
         "SELECT ruvector_create_route('support', 'again', 'a', utterances := ARRAY['stuck'],"
         " on_conflict := 'update')"
     )
-    assert conn.execute(listed).fetchall() == [("support", ["stuck"], [], None)]
+    assert conn.execute(listed).fetchall() == [("support", ["stuck"], [], None, "dense")]
     conn.execute("SELECT ruvector_drop_route('support')")
     assert conn.execute(listed).fetchall() == []
 
@@ -145,6 +148,8 @@ REFUSED = [
         "2001 bytes",
         "Shorten",
     ),
+    ("ruvector_create_route('r', 'd', 'a', matching := 'fuzzy')", "22023", "'fuzzy'", "hybrid"),
+    ("ruvector_create_route('r', 'd', 'a', matching := NULL)", "22023", "is NULL", "hybrid"),
     ("ruvector_create_route('r', 'd', 'a', embedding := '[1,2]')", "22023", "2 dim", "embed"),
     ("ruvector_route('')", "22023", "request is empty", "text"),
     ("ruvector_route(E' \\n ')", "22023", "request is empty", "text"),

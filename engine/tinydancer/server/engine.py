@@ -32,6 +32,7 @@ from tinydancer.store.maintenance import Maintenance
 from tinydancer.store.outcomes import outcomes_of_decisions
 from tinydancer.store.rates import RouteRates
 from tinydancer.store.route_search import ranked_routes
+from tinydancer.store.route_text import request_words
 from tinydancer.store.settings import open_embedder
 from tinydancer.store.snapshot import Snapshot
 from tinydancer.store.snapshots import Snapshots
@@ -63,6 +64,7 @@ class Engine:
         self._log = DecisionLog(self._database)
         self.rates = RouteRates(self._database)
         self.budgets = Budgets(self._database)
+        self.request_words = partial(request_words, self._database)
         self.analytics = partial(routing_analytics, self._database)
         self.outcomes = partial(outcomes_of_decisions, self._database)
         self._maintenance = Maintenance(self._database)
@@ -225,6 +227,7 @@ class EngineSession:
             classifier=snapshot.classifier or _DEFAULT_CLASSIFIER,
             quality=snapshot.quality,
             route_search=self._engine.route_search(snapshot),
+            request_words=self._engine.request_words,
             rates=self._engine.rates,
             analytics=self._engine.analytics,
             outcomes=self._engine.outcomes,

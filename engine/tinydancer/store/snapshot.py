@@ -19,6 +19,7 @@ from tinydancer.agents.model import Agent, Performance, Prices
 from tinydancer.agents.registry import AgentTable
 from tinydancer.embeddings.base import Embedder, Vectors
 from tinydancer.errors import NotReady
+from tinydancer.route_words import Words
 from tinydancer.semantic_routes import Conditions, Route, RouteTable
 from tinydancer.store.freshness import EVERYTHING, STALE_PARTS, Seen
 from tinydancer.store.models import StoredClassifier, StoredQuality, read_classifier, read_quality
@@ -45,7 +46,10 @@ WHERE active ORDER BY name COLLATE "C"
 ROUTES = """
 SELECT name, description, target_agent, priority, threshold,
        time_from, time_to, time_zone, user_tiers, rate_limit_per_minute,
-       stale, CASE WHEN %(vectors)s AND NOT stale THEN vector_send(embedding) END
+       stale, CASE WHEN %(vectors)s AND NOT stale THEN vector_send(embedding) END,
+       CASE WHEN matching = 'hybrid'
+           THEN tsvector_to_array(to_tsvector('pg_catalog.simple', route_text(name, description)))
+       END
 FROM tinydancer.routes,
      LATERAL (
          SELECT embedding IS NULL OR embedding_space <> %(space)s
@@ -54,8 +58,11 @@ FROM tinydancer.routes,
 WHERE active ORDER BY name COLLATE "C"
 """
 UTTERANCES = """
-SELECT route, utterance, stale, CASE WHEN %(vectors)s AND NOT stale THEN vector_send(embedding) END
-FROM (SELECT route, utterance, route_utterances.embedding,
+SELECT route, utterance, stale, CASE WHEN %(vectors)s AND NOT stale THEN vector_send(embedding) END,
+       CASE WHEN matching = 'hybrid'
+           THEN tsvector_to_array(to_tsvector('pg_catalog.simple', utterance))
+       END
+FROM (SELECT route, utterance, matching, route_utterances.embedding,
              route_utterances.embedding IS NULL OR route_utterances.embedding_space <> %(space)s
                  OR coalesce(route_utterances.embedding_source <> digest(utterance), false)
                  AS stale
@@ -234,9 +241,12 @@ def _read_routes(
         route_rows = cursor.execute(ROUTES, parameters).fetchall()
         utterance_rows = cursor.execute(UTTERANCES, parameters).fetchall()
     utterances: dict[str, list[str]] = {}
-    for route, utterance, *_ in utterance_rows:
-        utterances.setdefault(route, []).append(utterance)
-    routes = [_route(row, utterances.get(row[0], ())) for row in route_rows]
+    words = {row[0]: [frozenset(row[12])] for row in route_rows if row[12] is not None}
+    for row in utterance_rows:
+        utterances.setdefault(row[0], []).append(row[1])
+        if row[4] is not None:
+            words[row[0]].append(frozenset(row[4]))
+    routes = [_route(row, utterances.get(row[0], ()), words.get(row[0], ())) for row in route_rows]
     positions = {route.name: position for position, route in enumerate(routes)}
 
     # Rows whose vectors are wanted: all, or only those that the index can't have yet.
@@ -274,7 +284,7 @@ def _read_routes(
     return RouteTable.build(routes, vectors, owners), None, unsaved
 
 
-def _route(row: Sequence[Any], utterances: Sequence[str]) -> Route:
+def _route(row: Sequence[Any], utterances: Sequence[str], words: Sequence[Words]) -> Route:
     return Route(
         name=row[0],
         description=row[1],
@@ -289,6 +299,7 @@ def _route(row: Sequence[Any], utterances: Sequence[str]) -> Route:
             rate_limit_per_minute=row[9],
         ),
         utterances=tuple(utterances),
+        words=tuple(words),
     )
 
 

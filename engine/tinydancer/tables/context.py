@@ -15,6 +15,7 @@ from tinydancer.embeddings.base import Embedder
 from tinydancer.hindsight import Outcome
 from tinydancer.learning.quality import QualityModel
 from tinydancer.neural.classifier import RouteClassifier
+from tinydancer.route_words import RequestWords
 from tinydancer.semantic_routes import Rates, RouteSearch, RouteTable
 from tinydancer_fdw.frames import Row
 
@@ -137,11 +138,11 @@ Keep = Callable[[Sequence[Decision]], None]
 class Context:
     """One scan's surroundings. `now` must know its zone; `status` reads the engine's figures.
 
-    Without `route_search` routes must have their vectors in the snapshot; without `rates` no rate
-    limit holds; without `classifier` nothing can be classified; without
-    `quality` the quality of an agent is its own figure, whatever the request; without `analytics`
-    and `outcomes` there is no looking back; without `keep` no decision has an id;
-    without `budgets` none holds.
+    Without `route_search` routes must have their vectors in the snapshot; without `request_words`
+    hybrid routes are matched as dense ones; without `rates` no rate limit holds; without
+    `classifier` nothing can be classified; without `quality` the quality of an agent is its own
+    figure, whatever the request; without `analytics` and `outcomes` there is no looking back;
+    without `keep` no decision has an id; without `budgets` none holds.
     """
 
     snapshot: Snapshot
@@ -150,6 +151,7 @@ class Context:
     front_door: str
     status: Callable[[], Status]
     route_search: RouteSearch | None = None
+    request_words: RequestWords | None = None
     rates: Rates | None = None
     classifier: ActiveClassifier | None = None
     quality: ActiveQuality | None = None

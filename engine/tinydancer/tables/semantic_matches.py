@@ -7,7 +7,8 @@ from functools import partial
 
 from tinydancer.embeddings.cascade import embed_requests
 from tinydancer.errors import NotReady
-from tinydancer.semantic_routes import Match, Matching, calibration
+from tinydancer.route_words import Words
+from tinydancer.semantic_routes import NO_WORDS, Match, Matching, calibration
 from tinydancer.tables import text
 from tinydancer.tables.context import Context
 from tinydancer.tables.inputs import Question, chunks, questions
@@ -60,17 +61,23 @@ def _match(context: Context, question: Question, texts: Sequence[str]) -> list[l
         calibration=calibration(context.embedder.model),
         rates=context.rates,
     )
+    words: Sequence[Words] = [NO_WORDS] * len(texts)
+    if routes.word_index is not None and context.request_words is not None:
+        words = context.request_words(texts)
     if not routes.searched_elsewhere:
         margins = partial(routes.margins, default_threshold=settings.route_threshold)
         queries = embed_requests(context.embedder, texts, margins)
-        return routes.match(queries, matching)
+        return routes.match(queries, matching, words)
     if context.route_search is None:
         raise NotReady(
             f"{len(routes)} routes are kept in the database only, but nothing searches it here",
             hint="UPDATE tinydancer.settings SET route_index = 'exact' keeps them in memory.",
         )
     queries = context.embedder.embed(texts)
-    return [routes.match_found(found, matching) for found in context.route_search(queries)]
+    return [
+        routes.match_found(found, matching, has)
+        for found, has in zip(context.route_search(queries), words, strict=True)
+    ]
 
 
 def _cells(question: Question) -> Mapping[str, Cell]:
