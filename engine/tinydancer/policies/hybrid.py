@@ -31,8 +31,9 @@ LEAST = np.array([LEAST_LOG, LEAST_LOG, LEAST_SPREAD, LEAST_SPREAD]).reshape(4, 
 def parts(estimates: Estimates, candidates: Mask | None) -> Floats:
     """(4, n, a): cost, latency, quality and fit, each from 0 to 1 over the candidates."""
     gains = np.zeros((4, *estimates.cost.shape))
-    gains[0] = savings(estimates.cost, candidates)
-    gains[1] = savings(estimates.latency_ms, candidates)
+    gains[0] = estimates.cost
+    gains[1] = estimates.latency_ms
+    gains[:2] = savings(gains[:2], candidates)
     gains[2] = estimates.quality
     if estimates.fit is not None:
         gains[3] = estimates.fit
