@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tinydancer.agents.registry import AgentTable, Floats, Ints
 
@@ -37,9 +36,3 @@ def output_tokens_source(agents: AgentTable, expected: int | None, position: int
     if expected is not None:
         return "request"
     return "default" if np.isnan(agents.output_tokens[position]) else "history"
-
-
-def counts_tokens(agents: AgentTable) -> bool:
-    """Whether any agent's price depends on the tokens of the request."""
-    mask: NDArray[np.bool_] = agents.prices[0] != 0.0
-    return bool(mask.any())
