@@ -36,7 +36,7 @@ _COST_PER_MICROSECOND = 0.1
 # join clause that is left out of a scan compares an input without a value, and loses its rows.
 _PENALTY = 16
 # Sets of inputs that are offered to the planner: each costs it some microseconds.
-_MOST_PATH_KEYS = 64
+_MOST_PATH_KEYS = 128
 
 
 class _Process:

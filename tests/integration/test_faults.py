@@ -247,6 +247,7 @@ def test_an_engine_killed_amid_an_answer_loses_no_commit_and_gives_no_half_answe
         for _ in range(100):
             agents.execute(f"INSERT INTO decided SELECT request FROM ({MANY}) d", (TEXTS,))
     killer.join()
+    assert installation.engine.daemon.ends_within(5)
     restarted()
     [(count,)] = agents.execute("SELECT count(*) FROM decided").fetchall()
     assert count % len(TEXTS) == 0

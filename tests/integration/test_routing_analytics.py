@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import psycopg
 import pytest
+from tests.conftest import sqlstate
 
 AGENTS = """
 INSERT INTO agents (name, type, capabilities, cost_per_call, avg_latency_ms, quality) VALUES
@@ -45,7 +46,9 @@ def test_a_time_range_that_is_none_and_an_unknown_grouping_are_refused(
     ledger: psycopg.Connection,
 ) -> None:
     for wrong in ("some days", "-1 day"):
-        with pytest.raises(psycopg.errors.InvalidParameterValue, match=f"time_range = '{wrong}'"):
+        with pytest.raises(psycopg.Error, match=f"time_range = '{wrong}'") as caught:
             ledger.execute("SELECT * FROM routing_analytics WHERE time_range = %s", (wrong,))
-    with pytest.raises(psycopg.errors.InvalidParameterValue, match="'agents' is not a grouping"):
+        assert sqlstate(caught.value) == "22023"
+    with pytest.raises(psycopg.Error, match="'agents' is not a grouping") as caught:
         ledger.execute("SELECT * FROM routing_analytics WHERE group_by = 'agents'")
+    assert sqlstate(caught.value) == "22023"
