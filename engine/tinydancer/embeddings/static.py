@@ -24,6 +24,10 @@ BLOCK_ROWS = 4096
 Rows = NDArray[np.int64]
 
 
+# A sum shorter than this share of the table's largest entry is no more than rounding.
+_LEAST_SHARE = 1e-6
+
+
 class StaticEmbedder:
     """The weighted mean of the vectors of a text's tokens and known pairs, at unit length.
 
@@ -38,6 +42,8 @@ class StaticEmbedder:
         self._unknown = self._sum(np.array([[self._pieces.unknown]]))
         if not np.linalg.norm(self._unknown) > 0:
             raise NotReady(f"{table.model}: the vector of [UNK] has no length", hint=REBUILD)
+        # Vectors that cancel out leave what a processor's rounding leaves, and that points nowhere.
+        self._least = np.float32(_LEAST_SHARE * 127 * table.scales.max())
 
     @classmethod
     def builtin(cls) -> StaticEmbedder:
@@ -116,8 +122,9 @@ class StaticEmbedder:
 
     def _unit(self, sums: Vectors) -> Vectors:
         lengths = np.sqrt(np.einsum("ij,ij->i", sums, sums))
-        if not lengths.all():  # vectors that cancel out exactly: nothing is known
-            sums[lengths == 0] = self._unknown
+        nothing = lengths < self._least
+        if nothing.any():
+            sums[nothing] = self._unknown
             lengths = np.sqrt(np.einsum("ij,ij->i", sums, sums))
         unit: Vectors = sums / lengths[:, None]
         return unit
