@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import psycopg
 
 from tinydancer.errors import InvalidInput
-from tinydancer.store.database import Database
+from tinydancer.store.database import Connection, Database
 from tinydancer_fdw.contract import ROUTING_ANALYTICS
 from tinydancer_fdw.frames import Row
 
@@ -25,13 +25,18 @@ def routing_analytics(database: Database, time_range: str, group_by: str) -> Seq
     Unavailable where the database can't be reached.
     """
     with database.connection() as conn:
-        try:
-            past = conn.execute(IS_PAST, (time_range,)).fetchone()
-        except psycopg.errors.DataError:
-            past = None
-        if past != (True,):
-            raise InvalidInput(
-                f"time_range = {time_range[:80]!r} is no interval that lies in the past",
-                hint="Give what PostgreSQL reads as one: 7 days, 12 hours, 1 month.",
-            )
+        check_time_range(conn, time_range)
         return conn.execute(ANALYTICS, (time_range, group_by)).fetchall()
+
+
+def check_time_range(conn: Connection, time_range: str) -> None:
+    """Raises InvalidInput unless PostgreSQL reads it as an interval that lies in the past."""
+    try:
+        past = conn.execute(IS_PAST, (time_range,)).fetchone()
+    except psycopg.errors.DataError:
+        past = None
+    if past != (True,):
+        raise InvalidInput(
+            f"time_range = {time_range[:80]!r} is no interval that lies in the past",
+            hint="Give what PostgreSQL reads as one: 7 days, 12 hours, 1 month.",
+        )

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import psycopg
-
-from tinydancer.errors import InvalidInput
 from tinydancer.hindsight import Outcome
-from tinydancer.store.analytics import IS_PAST
+from tinydancer.store.analytics import check_time_range
 from tinydancer.store.database import Database
 
 # The latest ones: each takes some kilobytes of memory while it is judged.
@@ -36,15 +33,7 @@ def outcomes_of_decisions(database: Database, time_range: str) -> list[Outcome]:
     Unavailable where the database can't be reached.
     """
     with database.connection() as conn:
-        try:
-            past = conn.execute(IS_PAST, (time_range,)).fetchone()
-        except psycopg.errors.DataError:
-            past = None
-        if past != (True,):
-            raise InvalidInput(
-                f"time_range = {time_range[:80]!r} is no interval that lies in the past",
-                hint="Give what PostgreSQL reads as one: 7 days, 12 hours, 1 month.",
-            )
+        check_time_range(conn, time_range)
         parameters = {"time_range": time_range, "most": MOST_DECISIONS}
         rows = conn.execute(OUTCOMES, parameters).fetchall()
     return [
