@@ -16,6 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinydancer import __version__
+from tinydancer.categories import with_categories
+from tinydancer.decisions import Decision
 from tinydancer.embeddings.base import Embedder, Vectors
 from tinydancer.embeddings.select import Usage, usage
 from tinydancer.errors import TinyDancerError, Unavailable
@@ -61,7 +63,8 @@ class Engine:
         self._database = Database(dsn)
         self._snapshots = Snapshots(self._database, open_embedder)
         self._trainer = Trainer(dsn, self._database)
-        self._log = DecisionLog(self._database)
+        self._log = DecisionLog(self._database, self._with_categories)
+        self._unreadable: str | None = None
         self.rates = RouteRates(self._database)
         self.budgets = Budgets(self._database)
         self.request_words = partial(request_words, self._database)
@@ -157,6 +160,18 @@ class Engine:
                 return None
             mode = "async"  # what a decision has reserved is settled by its outcome, which names it
         return partial(self._log.keep, mode=mode, text=settings.decision_log_text)
+
+    def _with_categories(self, decisions: Sequence[Decision]) -> Sequence[Decision]:
+        """Decisions with their categories; as they are where the classifier can't be read."""
+        snapshot = self._snapshots.latest
+        active = (snapshot and snapshot.classifier) or _DEFAULT_CLASSIFIER
+        try:
+            return with_categories(decisions, active.classifier, active.name)
+        except TinyDancerError as error:
+            if active.name != self._unreadable:
+                self._unreadable = active.name
+                log.event(logging.WARNING, "decisions_without_category", reason=error.message)
+            return decisions
 
     def route_search(self, snapshot: Snapshot) -> RouteSearch:
         """The search by the database's index, for a snapshot whose routes have no vectors."""

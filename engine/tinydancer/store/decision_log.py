@@ -4,13 +4,16 @@
 batches by COPY: an engine that is killed loses what was decided in the last FLUSH_SECONDS and the
 batch under way; while the database is away at most MOST_WAITING decisions wait, and the oldest are
 dropped first and counted.
+
+The category of a request is found when its decision is written: after its answer where that is
+async, and for a whole batch at once.
 """
 
 from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from hashlib import sha256
 from threading import Condition, Thread
 from time import monotonic
@@ -57,11 +60,18 @@ COPY = f"COPY tinydancer.decisions ({', '.join(_COLUMNS)}) FROM STDIN (FORMAT BI
 PARTITIONS = "SELECT tinydancer.ensure_partitions(%s, %s)"
 
 
+# Decisions with what is found out about them when they are written.
+Complete = Callable[[Sequence[Decision]], Sequence[Decision]]
+
+
 class DecisionLog:
     """Takes decisions from every scan of an engine. Thread-safe."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(
+        self, database: Database, complete: Complete = lambda decisions: decisions
+    ) -> None:
         self._database = database
+        self._complete = complete
         self._waiting: deque[tuple[Decision, bool]] = deque()
         self._wake = Condition()
         self._writing = False
@@ -78,11 +88,12 @@ class DecisionLog:
         """
         if mode == "off" or not decisions:
             return
-        rows = [(decision, text) for decision in decisions]
         if mode == "sync":
-            self._database.run(lambda conn: _copy(conn, rows))
-            self.written += len(rows)
+            whole = [(decision, text) for decision in self._complete(decisions)]
+            self._database.run(lambda conn: _copy(conn, whole))
+            self.written += len(whole)
             return
+        rows = [(decision, text) for decision in decisions]
         with self._wake:
             self._waiting.extend(rows)
             surplus = len(self._waiting) - MOST_WAITING
@@ -125,7 +136,9 @@ class DecisionLog:
 
     def _write_batch(self, batch: list[tuple[Decision, bool]]) -> None:
         try:
-            self._database.run(lambda conn: _copy(conn, batch))
+            whole = self._complete([decision for decision, _ in batch])
+            rows = [(decision, text) for decision, (_, text) in zip(whole, batch, strict=True)]
+            self._database.run(lambda conn: _copy(conn, rows))
         except TinyDancerError as error:
             logger.warning("%d decisions wait for the database: %s", len(batch), error.message)
             self._put_back(batch)
