@@ -41,16 +41,7 @@ COMMENT ON FUNCTION tinydancer.check_agent(
     double precision, double precision, double precision, jsonb
 ) IS 'Raises where a property of an agent is not allowed.';
 
-CREATE OR REPLACE FUNCTION tinydancer.agent_missing(name text) RETURNS void
-LANGUAGE plpgsql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
-BEGIN
-    RAISE EXCEPTION 'agent % does not exist', coalesce(quote_literal(left(name, 256)), 'NULL')
-    USING ERRCODE = 'undefined_object',
-        HINT = 'See SELECT name FROM tinydancer.ruvector_list_agents();';
-END
-$$;
-COMMENT ON FUNCTION tinydancer.agent_missing(text) IS 'Raises that there is no such agent.';
-
+DROP FUNCTION IF EXISTS tinydancer.agent_missing(text);
 CREATE OR REPLACE FUNCTION tinydancer.ruvector_register_agent(
     name text,
     agent_type text DEFAULT 'llm',
@@ -152,9 +143,7 @@ LANGUAGE plpgsql STABLE PARALLEL SAFE ROWS 1 SET search_path = pg_catalog, pg_te
 BEGIN
     RETURN QUERY SELECT * FROM tinydancer.agent_listing AS agent
         WHERE agent.name = ruvector_get_agent.name;
-    IF NOT FOUND THEN
-        PERFORM tinydancer.agent_missing(name);
-    END IF;
+    PERFORM tinydancer.check_found('agent', name, FOUND);
 END
 $$;
 COMMENT ON FUNCTION tinydancer.ruvector_get_agent(text) IS
@@ -197,9 +186,7 @@ BEGIN
         metadata = coalesce(metadata, agent.metadata),
         active = coalesce(active, agent.active)
     WHERE agent.name = name;
-    IF NOT FOUND THEN
-        PERFORM tinydancer.agent_missing(name);
-    END IF;
+    PERFORM tinydancer.check_found('agent', name, FOUND);
     RETURN true;
 END
 $$;
@@ -219,9 +206,7 @@ BEGIN
         USING ERRCODE = 'null_value_not_allowed', HINT = 'Give true or false.';
     END IF;
     UPDATE tinydancer.agents AS agent SET active = active WHERE agent.name = name;
-    IF NOT FOUND THEN
-        PERFORM tinydancer.agent_missing(name);
-    END IF;
+    PERFORM tinydancer.check_found('agent', name, FOUND);
     RETURN true;
 END
 $$;
@@ -232,9 +217,7 @@ CREATE OR REPLACE FUNCTION tinydancer.ruvector_remove_agent(name text) RETURNS b
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     DELETE FROM tinydancer.agents AS agent WHERE agent.name = ruvector_remove_agent.name;
-    IF NOT FOUND THEN
-        PERFORM tinydancer.agent_missing(name);
-    END IF;
+    PERFORM tinydancer.check_found('agent', name, FOUND);
     RETURN true;
 END
 $$;

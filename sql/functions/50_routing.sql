@@ -151,9 +151,9 @@ BEGIN
             HINT = 'Give the most requests of each agent: ''{"gpt-4": 100}''.';
     END IF;
     FOR agent, places IN SELECT key, value FROM jsonb_each(coalesce(agent_capacity, '{}')) LOOP
-        IF NOT EXISTS (SELECT FROM tinydancer.agents WHERE agents.name = agent) THEN
-            PERFORM tinydancer.agent_missing(agent);
-        ELSIF places::text !~ '^[0-9]{1,9}$' THEN
+        PERFORM tinydancer.check_found(
+            'agent', agent, EXISTS (SELECT FROM tinydancer.agents WHERE agents.name = agent));
+        IF places::text !~ '^[0-9]{1,9}$' THEN
             RAISE EXCEPTION 'agent_capacity of % is %, which is no number of requests',
                 quote_literal(agent), left(places::text, 100)
             USING ERRCODE = 'invalid_parameter_value',

@@ -1,5 +1,57 @@
 -- Semantic routes: creating, reading, dropping and matching them.
 
+CREATE OR REPLACE FUNCTION tinydancer.check_route(
+    name text, description text, target_agent text, utterances text[], threshold double precision,
+    time_from time, time_to time, time_zone text, user_tiers text[], rate_limit_per_minute integer
+) RETURNS void
+LANGUAGE plpgsql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    too_long text;
+BEGIN
+    PERFORM tinydancer.check_name('name', name),
+        tinydancer.check_name('target_agent', target_agent),
+        tinydancer.check_text('description', description),
+        tinydancer.check_number('threshold', threshold, -1, 1),
+        tinydancer.check_number('rate_limit_per_minute', rate_limit_per_minute, 1, 2147483647),
+        tinydancer.check_names('user_tiers', user_tiers);
+    IF octet_length(description) > 16384 THEN
+        RAISE EXCEPTION 'description has % bytes, over the limit of 16384', octet_length(description)
+        USING ERRCODE = 'program_limit_exceeded', HINT = 'Say it shorter; give examples as utterances.';
+    END IF;
+    IF array_ndims(utterances) > 1 OR array_position(utterances, NULL) IS NOT NULL
+        OR array_position(utterances, '') IS NOT NULL
+    THEN
+        RAISE EXCEPTION 'utterances is not a plain list of texts'
+        USING ERRCODE = 'invalid_parameter_value',
+            HINT = 'Give texts, none of them NULL or empty: ARRAY[''reset my password''].';
+    END IF;
+    SELECT given.utterance INTO too_long FROM unnest(utterances) AS given (utterance)
+    WHERE octet_length(given.utterance) > 2000 LIMIT 1;
+    IF FOUND THEN
+        RAISE EXCEPTION 'an utterance has % bytes, over the limit of 2000', octet_length(too_long)
+        USING ERRCODE = 'program_limit_exceeded', HINT = 'Shorten it to what someone would say.';
+    END IF;
+    IF (time_from IS NULL) <> (time_to IS NULL) OR time_from = time_to THEN
+        RAISE EXCEPTION 'the time window from % to % has no two ends',
+            coalesce(time_from::text, 'NULL'), coalesce(time_to::text, 'NULL')
+        USING ERRCODE = 'invalid_parameter_value',
+            HINT = 'Give time_from and time_to, different from each other, or neither.';
+    END IF;
+    IF time_zone <> 'UTC' THEN
+        IF time_zone !~ '^[A-Z][A-Za-z_]*(/[A-Za-z0-9_+-]+)+$'
+            OR NOT EXISTS (SELECT FROM pg_timezone_names AS zone WHERE zone.name = time_zone)
+        THEN
+            RAISE EXCEPTION 'time_zone is %, which is not known', quote_literal(left(time_zone, 100))
+            USING ERRCODE = 'invalid_parameter_value',
+                HINT = 'Give UTC, or a place such as Europe/Berlin: see pg_timezone_names.';
+        END IF;
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION tinydancer.check_route(
+    text, text, text, text[], double precision, time, time, text, text[], integer
+) IS 'Raises where a property of a route is not allowed.';
+
 CREATE OR REPLACE FUNCTION tinydancer.ruvector_create_route(
     name text,
     description text,
@@ -99,11 +151,7 @@ CREATE OR REPLACE FUNCTION tinydancer.ruvector_drop_route(name text) RETURNS boo
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     DELETE FROM tinydancer.routes AS route WHERE route.name = ruvector_drop_route.name;
-    IF NOT FOUND THEN
-        RAISE EXCEPTION 'route % does not exist', coalesce(quote_literal(left(name, 256)), 'NULL')
-        USING ERRCODE = 'undefined_object',
-            HINT = 'See SELECT name FROM tinydancer.ruvector_list_routes();';
-    END IF;
+    PERFORM tinydancer.check_found('route', name, FOUND);
     RETURN true;
 END
 $$;

@@ -293,10 +293,7 @@ CREATE OR REPLACE FUNCTION tinydancer.ruvector_drop_budget(name text) RETURNS bo
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     DELETE FROM tinydancer.budgets AS budget WHERE budget.name = ruvector_drop_budget.name;
-    IF NOT FOUND THEN
-        RAISE EXCEPTION 'budget % does not exist', coalesce(quote_literal(left(name, 256)), 'NULL')
-        USING ERRCODE = 'undefined_object', HINT = 'See SELECT name FROM tinydancer.budget_status;';
-    END IF;
+    PERFORM tinydancer.check_found('budget', name, FOUND);
     RETURN true;
 END
 $$;

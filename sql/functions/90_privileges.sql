@@ -38,7 +38,7 @@ TO tinydancer_reader, tinydancer_router, tinydancer_admin;
 GRANT EXECUTE ON FUNCTION
     tinydancer.ruvector_list_agents(boolean), tinydancer.ruvector_get_agent(text),
     tinydancer.ruvector_list_routes(boolean), tinydancer.ruvector_list_models(text),
-    tinydancer.agent_missing(text)
+    tinydancer.check_found(text, text, boolean)
 TO tinydancer_reader, tinydancer_router, tinydancer_admin;
 -- What a router asks goes through the foreign tables, whose privileges stand beside them.
 DO $$
