@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import psycopg
+from psycopg import sql
 
 from tinydancer.embeddings.base import Embedder, Vectors
 from tinydancer.store.database import Database
@@ -18,51 +19,27 @@ from tinydancer.store.snapshot import Unsaved
 
 ROWS_AT_ONCE = 500
 
+# Of each table, the column that a row is found by, and the text that its vector is made from.
+SOURCES = {
+    "agents": ("name", "agent_text(present.name, present.capabilities)"),
+    "routes": ("name", "route_text(present.name, present.description)"),
+    "route_utterances": ("route", "present.utterance"),
+}
 # SKIP LOCKED, and rows locked before they are updated: this never waits, so it never deadlocks.
-AGENTS = """
+STATEMENT = sql.SQL("""
 WITH made AS (
     SELECT * FROM unnest(%(keys)s::text[], %(texts)s::text[], %(vectors)s::text[])
-        AS made (name, content, embedding)
+        AS made (key, content, embedding)
 ), held AS (
-    SELECT agents.name, made.content, made.embedding FROM tinydancer.agents JOIN made USING (name)
-    WHERE agent_text(agents.name, capabilities) = made.content
-    FOR NO KEY UPDATE OF agents SKIP LOCKED
+    SELECT made.* FROM tinydancer.{table} AS present
+    JOIN made ON present.{key} = made.key AND {text} = made.content
+    FOR NO KEY UPDATE OF present SKIP LOCKED
 )
-UPDATE tinydancer.agents SET embedding = held.embedding::vector,
+UPDATE tinydancer.{table} AS present SET embedding = held.embedding::vector,
     embedding_model = %(model)s, embedding_space = %(space)s,
     embedding_source = digest(held.content)
-FROM held WHERE agents.name = held.name
-"""
-ROUTES = """
-WITH made AS (
-    SELECT * FROM unnest(%(keys)s::text[], %(texts)s::text[], %(vectors)s::text[])
-        AS made (name, content, embedding)
-), held AS (
-    SELECT routes.name, made.content, made.embedding FROM tinydancer.routes JOIN made USING (name)
-    WHERE route_text(routes.name, description) = made.content
-    FOR NO KEY UPDATE OF routes SKIP LOCKED
-)
-UPDATE tinydancer.routes SET embedding = held.embedding::vector,
-    embedding_model = %(model)s, embedding_space = %(space)s,
-    embedding_source = digest(held.content)
-FROM held WHERE routes.name = held.name
-"""
-UTTERANCES = """
-WITH made AS (
-    SELECT * FROM unnest(%(keys)s::text[], %(texts)s::text[], %(vectors)s::text[])
-        AS made (route, utterance, embedding)
-), held AS (
-    SELECT route, utterance, made.embedding
-    FROM tinydancer.route_utterances JOIN made USING (route, utterance)
-    FOR NO KEY UPDATE OF route_utterances SKIP LOCKED
-)
-UPDATE tinydancer.route_utterances SET embedding = held.embedding::vector,
-    embedding_model = %(model)s, embedding_space = %(space)s,
-    embedding_source = digest(held.utterance)
-FROM held
-WHERE route_utterances.route = held.route AND route_utterances.utterance = held.utterance
-"""
-STATEMENTS = {"agents": AGENTS, "routes": ROUTES, "route_utterances": UTTERANCES}
+FROM held WHERE present.{key} = held.key AND {text} = held.content
+""")
 
 
 def write_back(database: Database, embedder: Embedder, unsaved: tuple[Unsaved, ...]) -> int:
@@ -76,10 +53,13 @@ def write_back(database: Database, embedder: Embedder, unsaved: tuple[Unsaved, .
 
 def write_vectors(conn: psycopg.Connection[Any], embedder: Embedder, batch: Unsaved) -> int:
     """Write one batch in a transaction that engines need not hear of; the rows written."""
+    key, text = SOURCES[batch.table]
     with conn.transaction():
         conn.execute("SET LOCAL tinydancer.write_back = on")
         cursor = conn.execute(
-            STATEMENTS[batch.table],
+            STATEMENT.format(
+                table=sql.Identifier(batch.table), key=sql.Identifier(key), text=sql.SQL(text)
+            ),
             {
                 "keys": [key[0] for key in batch.keys],
                 "texts": list(batch.texts),
