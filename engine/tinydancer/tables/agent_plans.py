@@ -31,14 +31,7 @@ def scan(
     context: Context, inputs: Sequence[Input], columns: Sequence[str], limit: int
 ) -> Iterator[Row]:
     """The rows of a scan: one for each member, or one with agent_name NULL."""
-    settings = context.snapshot.settings
-    asked = questions(
-        AGENT_PLANS,
-        inputs,
-        max_text_bytes=settings.max_text_bytes,
-        max_batch=settings.max_batch,
-    )
-    for question in asked:
+    for question in questions(AGENT_PLANS, inputs, context.snapshot.settings):
         for request in question.texts:
             team = _plan(context, question, request)
             members: list[Answer] = list(enumerate(team.members, 1)) or [(1, None)]

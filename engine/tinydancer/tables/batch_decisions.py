@@ -46,14 +46,7 @@ def scan(
     context: Context, inputs: Sequence[Input], columns: Sequence[str], limit: int
 ) -> Iterator[Row]:
     """The rows of a scan: one for each batch."""
-    settings = context.snapshot.settings
-    asked = questions(
-        BATCH_DECISIONS,
-        inputs,
-        max_text_bytes=settings.max_text_bytes,
-        max_batch=settings.max_batch,
-    )
-    for question in asked:
+    for question in questions(BATCH_DECISIONS, inputs, context.snapshot.settings):
         for echo, requests in zip(question.texts, question.lists, strict=True):
             answer = _Answer.of(context, question, requests)
             ids = None

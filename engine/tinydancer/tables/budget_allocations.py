@@ -27,14 +27,7 @@ def scan(
     context: Context, inputs: Sequence[Input], columns: Sequence[str], limit: int
 ) -> Iterator[Row]:
     """The rows of a scan: one for each active agent and budget."""
-    settings = context.snapshot.settings
-    asked = questions(
-        BUDGET_ALLOCATIONS,
-        inputs,
-        max_text_bytes=settings.max_text_bytes,
-        max_batch=settings.max_batch,
-    )
-    for question in asked:
+    for question in questions(BUDGET_ALLOCATIONS, inputs, context.snapshot.settings):
         market = _market(context, question)
         for budget in question.texts:
             plan = _plan(market, float(budget), question)

@@ -24,14 +24,7 @@ def scan(
     context: Context, inputs: Sequence[Input], columns: Sequence[str], limit: int
 ) -> Iterator[Row]:
     """The rows of a scan: the agents for each capability, those that list it first."""
-    settings = context.snapshot.settings
-    asked = questions(
-        CAPABILITY_MATCHES,
-        inputs,
-        max_text_bytes=settings.max_text_bytes,
-        max_batch=settings.max_batch,
-    )
-    for question in asked:
+    for question in questions(CAPABILITY_MATCHES, inputs, context.snapshot.settings):
         top_k = question.integer("top_k") or DEFAULT_TOP_K
         cells = _cells(question)
         for texts in chunks(question.texts, limit, CHUNK):

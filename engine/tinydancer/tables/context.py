@@ -17,10 +17,11 @@ from tinydancer.learning.quality import QualityModel
 from tinydancer.neural.classifier import RouteClassifier
 from tinydancer.route_words import RequestWords
 from tinydancer.semantic_routes import Rates, RouteSearch, RouteTable
+from tinydancer.tables.inputs import Limits
 from tinydancer_fdw.frames import Row
 
 
-class Settings(Protocol):
+class Settings(Limits, Protocol):
     """What a scan reads of the table `settings`."""
 
     @property
@@ -30,14 +31,6 @@ class Settings(Protocol):
     @property
     def route_threshold(self) -> float:
         """The threshold of a route without its own."""
-
-    @property
-    def max_text_bytes(self) -> int:
-        """Longest text taken, in bytes of UTF-8."""
-
-    @property
-    def max_batch(self) -> int:
-        """Most requests in one scan."""
 
     @property
     def exploration(self) -> str:

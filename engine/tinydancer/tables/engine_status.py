@@ -16,13 +16,7 @@ def scan(
     context: Context, inputs: Sequence[Input], columns: Sequence[str], limit: int
 ) -> Iterator[Row]:
     """The one row of a scan."""
-    settings = context.snapshot.settings
-    asked = questions(
-        ENGINE_STATUS,
-        inputs,
-        max_text_bytes=settings.max_text_bytes,
-        max_batch=settings.max_batch,
-    )
+    asked = questions(ENGINE_STATUS, inputs, context.snapshot.settings)
     for _ in asked:
         yield from rows([context.status()], _cells(context), columns)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from itertools import product
 from math import isfinite
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from tinydancer.errors import InvalidInput, InvalidText, MissingInput, NumberOutOfRange, TooLarge
 from tinydancer.tables import text
@@ -71,9 +71,19 @@ class Question:
         return argument.value
 
 
-def questions(
-    table: Table, inputs: Iterable[Input], *, max_text_bytes: int, max_batch: int
-) -> Iterator[Question]:
+class Limits(Protocol):
+    """How much may be asked at once."""
+
+    @property
+    def max_text_bytes(self) -> int:
+        """Longest text taken, in bytes of UTF-8."""
+
+    @property
+    def max_batch(self) -> int:
+        """Most requests in one scan."""
+
+
+def questions(table: Table, inputs: Iterable[Input], limits: Limits) -> Iterator[Question]:
     """What the inputs of a scan ask, checked in full before the first question is answered.
 
     Lists multiply: one question for each combination of the optional inputs, in the order of the
@@ -90,7 +100,7 @@ def questions(
                 f"{table.name} has no input {item.column!r}", hint=f"Its inputs: {known}."
             )
         values = item.value if item.match == ANY else [item.value]
-        arguments = _arguments(table, column, values, max_text_bytes)
+        arguments = _arguments(table, column, values, limits.max_text_bytes)
         if column.name in given:
             both = {argument.echo for argument in arguments}
             arguments = [argument for argument in given[column.name] if argument.echo in both]
@@ -107,9 +117,10 @@ def questions(
     count = sum(len(k.value) if isinstance(k.value, tuple) else 1 for k in keys)
     for name in names:
         count *= len(given[name])
-    if count > max_batch:
+    if count > limits.max_batch:
         raise TooLarge(
-            f"{count} requests in one scan of {table.name} are over the limit of {max_batch}",
+            f"{count} requests in one scan of {table.name} are over the limit of "
+            f"{limits.max_batch}",
             hint="Ask in several statements, or raise max_batch in tinydancer.settings.",
         )
     return _combine(key, keys, names, [given[name] for name in names])

@@ -24,13 +24,7 @@ def scan(
     context: Context, inputs: Sequence[Input], columns: Sequence[str], limit: int
 ) -> Iterator[Row]:
     """The rows of a scan: one for each policy and metric."""
-    settings = context.snapshot.settings
-    asked = questions(
-        POLICY_REPLAYS,
-        inputs,
-        max_text_bytes=settings.max_text_bytes,
-        max_batch=settings.max_batch,
-    )
+    asked = questions(POLICY_REPLAYS, inputs, context.snapshot.settings)
     if context.outcomes is None:
         raise NotReady("this engine keeps no decisions to look back on")
     for question in asked:

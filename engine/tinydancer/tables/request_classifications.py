@@ -25,13 +25,7 @@ def scan(
     context: Context, inputs: Sequence[Input], columns: Sequence[str], limit: int
 ) -> Iterator[Row]:
     """The rows of a scan: one for each text."""
-    settings = context.snapshot.settings
-    asked = questions(
-        REQUEST_CLASSIFICATIONS,
-        inputs,
-        max_text_bytes=settings.max_text_bytes,
-        max_batch=settings.max_batch,
-    )
+    asked = questions(REQUEST_CLASSIFICATIONS, inputs, context.snapshot.settings)
     active = _active(context)
     cells = _cells(active.name)
     for question in asked:

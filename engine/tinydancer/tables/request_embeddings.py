@@ -19,13 +19,7 @@ def scan(
     context: Context, inputs: Sequence[Input], columns: Sequence[str], limit: int
 ) -> Iterator[Row]:
     """The rows of a scan: one for each text."""
-    settings = context.snapshot.settings
-    asked = questions(
-        REQUEST_EMBEDDINGS,
-        inputs,
-        max_text_bytes=settings.max_text_bytes,
-        max_batch=settings.max_batch,
-    )
+    asked = questions(REQUEST_EMBEDDINGS, inputs, context.snapshot.settings)
     cells = {
         "content": lambda answer: answer[0],
         "embedding": lambda answer: text.vector(answer[1]),

@@ -47,13 +47,7 @@ def scan(
     context: Context, inputs: Sequence[Input], columns: Sequence[str], limit: int
 ) -> Iterator[Row]:
     """The rows of a scan: `top_k` for each request, or one with agent_name NULL."""
-    settings = context.snapshot.settings
-    asked = questions(
-        ROUTE_DECISIONS,
-        inputs,
-        max_text_bytes=settings.max_text_bytes,
-        max_batch=settings.max_batch,
-    )
+    asked = questions(ROUTE_DECISIONS, inputs, context.snapshot.settings)
     size = chunk_size(context)
     for question in asked:
         for texts in chunks(question.texts, limit, size):

@@ -24,14 +24,7 @@ def scan(
     context: Context, inputs: Sequence[Input], columns: Sequence[str], limit: int
 ) -> Iterator[Row]:
     """The rows of a scan: one for each route."""
-    settings = context.snapshot.settings
-    asked = questions(
-        ROUTE_THRESHOLDS,
-        inputs,
-        max_text_bytes=settings.max_text_bytes,
-        max_batch=settings.max_batch,
-    )
-    for question in asked:
+    for question in questions(ROUTE_THRESHOLDS, inputs, context.snapshot.settings):
         cells = {
             **echoes(question, ROUTE_THRESHOLDS),
             "route": lambda answer: answer[0],

@@ -21,13 +21,7 @@ def scan(
     context: Context, inputs: Sequence[Input], columns: Sequence[str], limit: int
 ) -> Iterator[Row]:
     """The rows of a scan: one for each group that has an outcome in the time."""
-    settings = context.snapshot.settings
-    asked = questions(
-        ROUTING_ANALYTICS,
-        inputs,
-        max_text_bytes=settings.max_text_bytes,
-        max_batch=settings.max_batch,
-    )
+    asked = questions(ROUTING_ANALYTICS, inputs, context.snapshot.settings)
     if context.analytics is None:
         raise NotReady("this engine keeps no accounts to look back on")
     for question in asked:

@@ -29,13 +29,7 @@ def scan(
     context: Context, inputs: Sequence[Input], columns: Sequence[str], limit: int
 ) -> Iterator[Row]:
     """The rows of a scan: the matches of each text, none where no route fits."""
-    settings = context.snapshot.settings
-    asked = questions(
-        SEMANTIC_MATCHES,
-        inputs,
-        max_text_bytes=settings.max_text_bytes,
-        max_batch=settings.max_batch,
-    )
+    asked = questions(SEMANTIC_MATCHES, inputs, context.snapshot.settings)
     size = max(1, min(CHUNK, CELLS // max(1, len(context.snapshot.routes.vectors))))
     for question in asked:
         cells = _cells(question)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 
 from tinydancer.errors import (
@@ -26,7 +28,8 @@ def any_of(column: str, *values: Value) -> Input:
 
 
 def ask(*inputs: Input, table: Table = ROUTE_DECISIONS, most: int = 100) -> list[Question]:
-    return list(questions(table, inputs, max_text_bytes=50, max_batch=most))
+    limits = SimpleNamespace(max_text_bytes=50, max_batch=most)
+    return list(questions(table, inputs, limits))
 
 
 REQUEST = equals("request", "hello")
