@@ -57,7 +57,11 @@ class Explainer:
     def __init__(self, decisions: Decisions, evidence: Evidence) -> None:
         self._decisions = decisions
         self._evidence = evidence
-        self._qualified = decisions.qualified().tolist()
+
+    @cached_property
+    def _qualified(self) -> list[int]:
+        counts: list[int] = self._decisions.qualified().tolist()
+        return counts
 
     @cached_property
     def scores(self) -> Floats:
@@ -222,9 +226,8 @@ class Explainer:
             return None
         if fit[row, position] == similarity[row, position]:
             return None
-        start, end = np.searchsorted(lifts.rows, [row, row + 1]).tolist()
-        lent = np.where(lifts.agents[start:end] == position, lifts.similarities[start:end], -2.0)
-        return self._evidence.routes.routes[int(lifts.routes[start + int(lent.argmax())])].name
+        place = int(np.searchsorted(lifts.agents, position))
+        return self._evidence.routes.routes[lifts.route_of(row, place)].name
 
     def _actual(self, barrier: Barrier, row: int, position: int) -> float | list[str] | None:
         if barrier.actual is not None:

@@ -199,5 +199,6 @@ def decide(
     if candidates is not None:
         found = np.take_along_axis(np.broadcast_to(candidates, key.shape), order, axis=-1)
         order = np.where(found, order, -1)
-    order = np.broadcast_to(order, (n, k))
+    if len(order) != n or order.ndim != 2:  # the policy does not look at the request
+        order = np.broadcast_to(order, (n, k))
     return Decisions(agents, estimates, policy, tuple(barred), candidates, key, order)

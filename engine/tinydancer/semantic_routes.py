@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, fields
-from datetime import datetime, time
+from dataclasses import dataclass
+from datetime import datetime
 from functools import cached_property, lru_cache
-from math import exp
-from pathlib import Path
 from typing import Protocol
-from zoneinfo import ZoneInfo
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,8 +14,9 @@ from numpy.typing import NDArray
 from tinydancer.embeddings.base import Vectors
 from tinydancer.embeddings.cascade import margins_of
 from tinydancer.embeddings.cosine import cosines
-from tinydancer.errors import NotReady
 from tinydancer.neural.fusion import reciprocal_rank_fusion
+from tinydancer.route_conditions import UNCONDITIONAL, Conditions
+from tinydancer.route_confidence import Calibration
 from tinydancer.route_words import SharedWords, WordIndex, Words
 
 Positions = NDArray[np.intp]
@@ -33,52 +30,6 @@ EQUAL_DIGITS = 2
 UNRELATED = 0.0
 # Vectors whose nearest neighbour is looked for, to tell how close the routes are to each other.
 CLOSENESS_SAMPLE = 64
-
-
-@dataclass(frozen=True)
-class Conditions:
-    """When and for whom a route may be taken.
-
-    The window runs from `time_from` up to, not including, `time_to`, on the clocks of `time_zone`
-    (an IANA name); it may run over midnight, a missing end is midnight, and equal ends mean the
-    whole day. `user_tiers` empty means everybody. `rate_limit_per_minute` is how many requests
-    may take the route in a minute.
-    """
-
-    time_from: time | None = None
-    time_to: time | None = None
-    time_zone: str = "UTC"
-    user_tiers: tuple[str, ...] = ()
-    rate_limit_per_minute: int | None = None
-
-    def permit(self, user_tier: str | None, now: datetime) -> bool:
-        """Whether tier and time allow it; `now` must know its zone. Rates are the store's.
-
-        Raises NotReady where this machine does not know the time zone.
-        """
-        if self.user_tiers and user_tier not in self.user_tiers:
-            return False
-        if self.time_from is None and self.time_to is None:
-            return True
-        clock = now.astimezone(_zone(self.time_zone)).time()
-        start, end = self.time_from or time.min, self.time_to or time.min
-        if start < end:
-            return start <= clock < end
-        return clock >= start or clock < end
-
-
-@lru_cache(maxsize=1024)
-def _zone(name: str) -> ZoneInfo:
-    try:
-        return ZoneInfo(name)
-    except (KeyError, ValueError, OSError):
-        raise NotReady(
-            f"the engine's machine does not know the time zone {name!r} of a route",
-            hint="Use an IANA name such as 'Europe/Vienna', or install the package tzdata.",
-        ) from None
-
-
-UNCONDITIONAL = Conditions()
 
 
 @dataclass(frozen=True)
@@ -177,10 +128,7 @@ class RouteTable:
 
     def least(self, default_threshold: float) -> Similarities:
         """(r,) what a similarity must reach, after rounding, to pass each route's threshold."""
-        unset = np.isnan(self.thresholds)
-        # Half a digit less, so that what is rounded up to a threshold passes it.
-        least = np.where(unset, np.float32(default_threshold), self.thresholds)
-        return np.asarray(least - _HALF_DIGIT)
+        return _least(self, default_threshold)
 
     @cached_property
     def word_index(self) -> WordIndex | None:
@@ -247,16 +195,12 @@ class RouteTable:
         passes = similarities >= least
         for name in shared:
             passes[self._positions[name]] = True
-        passing = np.flatnonzero(passes)
-        if not len(passing):
+        if not passes.any():
             return []
-        order = passing[np.argsort(-similarities[passing], kind="stable")]
-        # Lazily: of many that pass, only the first few are looked at.
-        pairs = ((self.routes[at], round(similarities.item(at), DIGITS)) for at in order.tolist())
-        others = similarities.copy()
-        others[passing] = -1.0
+        order = _best_first(np.where(passes, similarities, _NEVER), _FEW + matching.top_k)
+        pairs = ((self.routes[at], round(similarities.item(at), DIGITS)) for at in order)
         permitted = _permitted(pairs, matching, shared)
-        runner_up = round(float(others.max()), DIGITS)
+        runner_up = round(float(np.where(passes, -1.0, similarities).max()), DIGITS)
         return _ranked(permitted, runner_up, self.closeness, matching, shared)
 
     def match_found(
@@ -296,53 +240,39 @@ class RouteTable:
         return {route.name: at for at, route in enumerate(self.routes)}
 
 
+@lru_cache(maxsize=2)
+def _least(table: RouteTable, default_threshold: float) -> Similarities:
+    unset = np.isnan(table.thresholds)
+    # Half a digit less, so that what is rounded up to a threshold passes it.
+    least = np.where(unset, np.float32(default_threshold), table.thresholds) - _HALF_DIGIT
+    least.flags.writeable = False  # it is the same for all who ask
+    return np.asarray(least)
+
+
+def _best_first(similarities: Similarities, few: int) -> Iterator[int]:
+    """Positions by falling similarity, equals in their order, _NEVER left out.
+
+    Of many that pass, usually only a few are looked at: the rest are sorted only where not.
+    """
+    kept = _NEVER
+    if few < len(similarities):
+        kept = np.partition(similarities, -few)[-few]
+    passing = similarities > _NEVER
+    for part in (passing & (similarities >= kept), passing & (similarities < kept)):
+        positions = np.flatnonzero(part)
+        yield from positions[np.argsort(-similarities[positions], kind="stable")].tolist()
+
+
+# Routes sorted at first beyond those asked for: equals of the last one, and those that may not be
+# taken.
+_FEW = 32
+# The similarity of a route that does not pass: less than any cosine.
+_NEVER = np.float32(-2.0)
 _HALF_DIGIT = np.float32(0.5 * 10.0**-DIGITS)
 
 
 def _float32(vectors: Vectors) -> Vectors:
     return np.ascontiguousarray(vectors, np.float32)
-
-
-@dataclass(frozen=True)
-class Calibration:
-    """How likely the best route is the right one: a logistic, as Platt's (1999), in three figures.
-
-    P = 1 / (1 + exp(-(intercept + similarity * s + margin * m + closeness * c))), where m is s
-    less the similarity of the next best route, and c how close the routes are to each other: 0.6
-    says little among 77 intents of one bank, and much between support and documentation. `usual`
-    is the closeness to assume where it is not known; `source` says what all this was fitted on.
-    """
-
-    intercept: float
-    similarity: float
-    margin: float
-    closeness: float
-    usual: float
-    source: str
-
-    def confidence(self, similarity: float, margin: float, closeness: float | None) -> float:
-        """The probability, 0 to 1."""
-        logit = (
-            self.intercept
-            + self.similarity * similarity
-            + self.margin * margin
-            + self.closeness * (self.usual if closeness is None else closeness)
-        )
-        return 1.0 / (1.0 + exp(-max(-700.0, min(700.0, logit))))
-
-
-# By embedder; `python -m tinydancer.evaluation.route_confidence` fits and writes them.
-CALIBRATIONS = Path(__file__).parent / "route_confidence.json"
-# What an embedder that nobody has fitted is taken to be like.
-MODEL_FITTED = "static-minilm-v2"
-
-
-@lru_cache(maxsize=64)
-def calibration(model: str) -> Calibration:
-    """The calibration of an embedder's matches; that of MODEL_FITTED where it has none."""
-    known = json.loads(CALIBRATIONS.read_text())
-    found = known.get(model, known[MODEL_FITTED])
-    return Calibration(**{field.name: found[field.name] for field in fields(Calibration)})
 
 
 class Rates(Protocol):

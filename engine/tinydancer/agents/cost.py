@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 
 from tinydancer.agents.registry import AgentTable, Floats, Ints
@@ -18,17 +20,21 @@ def cost(prices: Floats, tokens_in: Ints, tokens_out: Floats, latency_ms: Floats
     """
     per_1k_input, per_1k_output, per_call, per_second = prices
     fixed = tokens_out / 1000.0 * per_1k_output + per_call + latency_ms / 1000.0 * per_second
-    total: Floats = np.round(tokens_in / 1000.0 * per_1k_input + fixed, DECIMALS)
+    total: Floats = (tokens_in / 1000.0 * per_1k_input + fixed).round(DECIMALS)
     return total
 
 
+@lru_cache(maxsize=4)
 def output_tokens(agents: AgentTable, expected: int | None, default: int) -> Floats:
     """(a,) tokens that each agent's answer will have: as the caller expects, else the mean of
-    its answers so far, else the default of the settings.
+    its answers so far, else the default of the settings. Not to be written to.
     """
     if expected is not None:
-        return np.full(len(agents), float(expected))
-    return np.where(np.isnan(agents.output_tokens), float(default), agents.output_tokens)
+        tokens = np.full(len(agents), float(expected))
+    else:
+        tokens = np.where(np.isnan(agents.output_tokens), float(default), agents.output_tokens)
+    tokens.flags.writeable = False  # it is the same for all who ask
+    return tokens
 
 
 def output_tokens_source(agents: AgentTable, expected: int | None, position: int) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
@@ -21,18 +22,22 @@ Positions = NDArray[np.intp]
 NEAREST = 32
 
 
+# Of an agent that no route leads to for a request: less than any cosine.
+NOTHING = -2.0
+
+
 @dataclass(frozen=True)
 class Lifts:
-    """The routes that n requests mean and that lead to an agent: parallel arrays, rows rising.
+    """What the routes that n requests mean lend to the fit of the agents they lead to.
 
-    `rows` is which request, `routes` and `agents` are positions in their tables, `similarities`
-    is what the route lends to the fit of its agent.
+    `agents` is (p,), the positions of the agents that any route leads to; `lent` is (n, p), the
+    similarity of the nearest such route, NOTHING where none fits. `route_of` tells which route
+    that is: its position, for a request and a place in `agents`.
     """
 
-    rows: Positions
-    routes: Positions
     agents: Positions
-    similarities: Floats
+    lent: Floats
+    route_of: Callable[[int, int], int]
 
 
 def similarity(requests: Vectors, agents: AgentTable) -> Floats:
@@ -55,54 +60,62 @@ def lifts(
     None where no route leads to an active agent. Rates do not count here: a decision for an agent
     does not take a route. Of routes without vectors here, the nearest that `search` finds count.
     """
-    leading, targets = _leading(routes, agents)
-    if not len(leading):
+    leading = _leading(routes, agents)
+    if not len(leading.routes):
         return None
-    if routes.searched_elsewhere:
-        rows, found, similarities = _search(requests, routes, leading, search)
-        passing = similarities >= routes.least(default_threshold)[leading[found]]
-        rows, found, values = rows[passing], found[passing], similarities[passing]
-    else:
-        table = routes.similarities(requests)[:, leading]
-        rows, found = np.nonzero(table >= routes.least(default_threshold)[leading])
-        values = table[rows, found]
-    # Most routes have no conditions: only the others are asked, each once.
-    held = [
+    least = routes.least(default_threshold)[leading.routes]
+    refused = [
         place
-        for place in dict.fromkeys(found[routes.conditional[leading[found]]].tolist())
-        if not routes.routes[leading[place]].conditions.permit(user_tier, now)
+        for place in leading.conditional
+        if not routes.routes[leading.routes[place]].conditions.permit(user_tier, now)
     ]
-    if held:
-        kept = ~np.isin(found, held)
-        rows, found, values = rows[kept], found[kept], values[kept]
-    return Lifts(rows, leading[found], targets[found], _rounded(values))
+    if routes.searched_elsewhere:
+        least[refused] = np.inf
+        return _lifts_found(requests, routes, leading, least, search)
+    table = routes.similarities(requests).take(leading.routes, axis=1)
+    table = np.where(table >= least, table, np.float32(NOTHING))
+    if refused:
+        table[:, refused] = NOTHING
+    lent = _rounded(np.maximum.reduceat(table, leading.starts, axis=1))
+    ends = np.append(leading.starts[1:], len(leading.routes))
+
+    def route_of(row: int, place: int) -> int:
+        start = leading.starts[place]
+        return int(leading.routes[start + table[row, start : ends[place]].argmax()])
+
+    return Lifts(leading.agents, lent, route_of)
 
 
-def _search(
-    requests: Vectors, routes: RouteTable, leading: Positions, search: RouteSearch | None
-) -> tuple[Positions, Positions, NDArray[np.float32]]:
-    """Which request, which of the leading routes, and their similarity, for the nearest few."""
-    places = {routes.routes[at].name: place for place, at in enumerate(leading.tolist())}
-    triples = [
-        (row, places[route.name], similarity)
-        for row, hits in enumerate(search(requests) if search is not None else ())
-        for route, similarity in islice(hits, NEAREST)
-        if route.name in places
-    ]
-    rows, found, similarities = zip(*triples, strict=True) if triples else ((), (), ())
-    return (
-        np.array(rows, np.intp),
-        np.array(found, np.intp),
-        np.array(similarities, np.float32),
-    )
+def _lifts_found(
+    requests: Vectors,
+    routes: RouteTable,
+    leading: Leading,
+    least: NDArray[np.float32],
+    search: RouteSearch | None,
+) -> Lifts:
+    """The lifts by the nearest few routes of each request, which the database finds."""
+    lent = np.full((len(requests), len(leading.agents)), NOTHING)
+    by: dict[tuple[int, int], int] = {}
+    places = {routes.routes[at].name: place for place, at in enumerate(leading.routes.tolist())}
+    for row, hits in enumerate(search(requests) if search is not None else ()):
+        for route, similarity in islice(hits, NEAREST):
+            place = places.get(route.name)
+            if place is None or similarity < least[place]:
+                continue
+            agent = int(np.searchsorted(leading.starts, place, side="right")) - 1
+            # The best comes first.
+            if (row, agent) not in by:
+                by[row, agent] = int(leading.routes[place])
+                lent[row, agent] = round(similarity, DIGITS)
+    return Lifts(leading.agents, lent, lambda row, place: by[row, place])
 
 
 def fit(similarity: Floats, lifts: Lifts | None) -> Floats:
     """(n, a) the greatest of the cosine with the agent's capabilities and what routes lend it."""
-    if lifts is None or not len(lifts.rows):
+    if lifts is None:
         return similarity
     lifted = np.array(similarity)
-    np.maximum.at(lifted, (lifts.rows, lifts.agents), lifts.similarities)
+    lifted[:, lifts.agents] = np.maximum(similarity.take(lifts.agents, axis=1), lifts.lent)
     return lifted
 
 
@@ -111,17 +124,32 @@ def _rounded(values: NDArray[np.float32]) -> Floats:
     return rounded
 
 
-@lru_cache(maxsize=2)
-def _leading(routes: RouteTable, agents: AgentTable) -> tuple[Positions, Positions]:
-    """Positions of the routes that lead to an active agent, and of those agents.
+@dataclass(frozen=True)
+class Leading:
+    """The routes that lead to an active agent, those to one agent side by side.
 
-    Worked out once for each pair of tables; the second place is for the scans that still read
+    `routes` is (l,) positions of routes; `agents` (p,) are positions of agents, rising, and
+    `starts` (p,) is where the routes of each begin. `conditional` are the places in `routes` of
+    those whose conditions ask for a tier or a time of day.
+    """
+
+    routes: Positions
+    agents: Positions
+    starts: Positions
+    conditional: tuple[int, ...]
+
+
+@lru_cache(maxsize=2)
+def _leading(routes: RouteTable, agents: AgentTable) -> Leading:
+    """Worked out once for each pair of tables; the second place is for the scans that still read
     the tables before.
     """
-    pairs = [
-        (position, agents.positions[route.target_agent])
+    pairs = sorted(
+        (agents.positions[route.target_agent], position)
         for position, route in enumerate(routes.routes)
         if route.target_agent in agents.positions
-    ]
-    positions = np.array(pairs, np.intp).reshape(len(pairs), 2)
-    return np.ascontiguousarray(positions[:, 0]), np.ascontiguousarray(positions[:, 1])
+    )
+    targets, positions = np.array(pairs, np.intp).reshape(len(pairs), 2).T
+    led, starts = np.unique(targets, return_index=True)
+    conditional = np.flatnonzero(routes.conditional[positions])
+    return Leading(np.ascontiguousarray(positions), led, starts, tuple(conditional.tolist()))

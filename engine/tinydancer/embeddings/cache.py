@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from threading import Lock
 
 import numpy as np
@@ -66,6 +66,8 @@ class CachedEmbedder:
 
         Raises what the embedder raises; nothing is remembered then.
         """
+        if len(texts) == 1:
+            return self._embed_one(texts)
         keys = [_key(text) for text in texts]
         vectors = np.empty((len(texts), self.dimension), dtype=np.float32)
         missing: dict[bytes, list[int]] = {}
@@ -87,11 +89,25 @@ class CachedEmbedder:
             self._remember(missing, made)
         return vectors
 
+    def _embed_one(self, texts: Sequence[str]) -> Vectors:
+        """What `embed` does, without its book-keeping about many."""
+        key = _key(texts[0])
+        with self._lock:
+            known = self._vectors.get(key)
+            if known is not None:
+                self._vectors.move_to_end(key)
+                self._hits += 1
+                return np.array([known])
+            self._misses += 1
+        made = self._embedder.embed(texts)
+        self._remember((key,), made)
+        return made
+
     def count_tokens(self, texts: Sequence[str]) -> NDArray[np.int64]:
         """(n,) tokens of each text by the embedder."""
         return self._embedder.count_tokens(texts)
 
-    def _remember(self, keys: dict[bytes, list[int]], made: Vectors) -> None:
+    def _remember(self, keys: Collection[bytes], made: Vectors) -> None:
         with self._lock:
             for key, vector in zip(keys, made, strict=True):
                 self._vectors[key] = vector.copy()  # a row alone: a view would hold its batch

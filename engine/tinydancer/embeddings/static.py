@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import chain
+from itertools import chain, pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,6 +39,9 @@ class StaticEmbedder:
     def __init__(self, table: StaticTable) -> None:
         self._table = table
         self._pieces = WordPieces(table.vocabulary)
+        # A single text looks its few pairs up one by one; a batch searches for all at once.
+        first = len(table.vocabulary)
+        self._row_of_pair = {key: first + row for row, key in enumerate(table.pairs.tolist())}
         self._unknown = self._sum(np.array([[self._pieces.unknown]]))
         if not np.linalg.norm(self._unknown) > 0:
             raise NotReady(f"{table.model}: the vector of [UNK] has no length", hint=REBUILD)
@@ -70,9 +73,7 @@ class StaticEmbedder:
         unknown = [self._pieces.unknown]
         ids = [self._pieces.ids(text) or unknown for text in texts]
         if len(ids) == 1:
-            tokens = np.array(ids[0], dtype=np.int64)
-            pairs, _ = self._pair_rows(tokens)
-            return self._unit(self._sum(np.concatenate([tokens, pairs])[None]))
+            return self._unit(self._sum(np.array([self._with_pairs(ids[0])], dtype=np.int64)))
         lengths = np.fromiter(map(len, ids), dtype=np.int64, count=len(ids))
         return self._embed_ragged(np.fromiter(chain.from_iterable(ids), dtype=np.int64), lengths)
 
@@ -98,6 +99,12 @@ class StaticEmbedder:
                 block = same[first : first + step]
                 sums[block] = self._sum(rows[starts[block][:, None] + np.arange(length)])
         return self._unit(sums)
+
+    def _with_pairs(self, tokens: list[int]) -> list[int]:
+        """The rows of one text's tokens, then of its known pairs."""
+        known, size = self._row_of_pair, len(self._table.vocabulary)
+        pairs = (known.get(left * size + right) for left, right in pairwise(tokens))
+        return tokens + [row for row in pairs if row is not None]
 
     def _pair_rows(self, tokens: Rows) -> tuple[Rows, NDArray[np.intp]]:
         """The rows of the known pairs among neighbours, and the place of each one's first token."""

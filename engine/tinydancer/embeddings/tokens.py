@@ -50,9 +50,8 @@ class WordPieces:
             )
         self.vocabulary = tuple(vocabulary)
         self.unknown = ids[UNKNOWN]
-        self._tokenizer = Tokenizer(
-            WordPiece(ids, unk_token=UNKNOWN, max_input_chars_per_word=MAX_WORD_LENGTH)
-        )
+        self._model = WordPiece(ids, unk_token=UNKNOWN, max_input_chars_per_word=MAX_WORD_LENGTH)
+        self._tokenizer = Tokenizer(self._model)
         self._tokenizer.normalizer = BertNormalizer(lowercase=True)
         self._tokenizer.pre_tokenizer = BertPreTokenizer()
         # A lower-case ASCII word of the vocabulary is its own only piece: nothing to tokenize.
@@ -103,7 +102,13 @@ class WordPieces:
                 f"the text has a character that is not valid Unicode: {word[error.start]!a}",
                 hint="send text that can be encoded as UTF-8",
             ) from None
-        pieces = tuple(self._tokenizer.encode(word, add_special_tokens=False).ids)
+        if word.isascii() and word.isprintable():
+            # All that the normaliser would do is lower the case: the model alone is six times
+            # as quick.
+            parts = _PARTS.findall(word.lower())
+            pieces = tuple(token.id for part in parts for token in self._model.tokenize(part))
+        else:
+            pieces = tuple(self._tokenizer.encode(word, add_special_tokens=False).ids)
         if len(word) <= MAX_CACHED_LENGTH:
             if len(self._words) >= MAX_WORDS:
                 # A fresh dictionary, not clear(): another thread may be reading the old one.

@@ -28,7 +28,8 @@ from numpy.typing import NDArray
 
 from tinydancer.embeddings.base import Embedder, Vectors
 from tinydancer.embeddings.select import EmbedderSettings, embedder_for
-from tinydancer.semantic_routes import CALIBRATIONS, UNRELATED, Route, RouteTable
+from tinydancer.route_confidence import CALIBRATIONS
+from tinydancer.semantic_routes import UNRELATED, Route, RouteTable
 
 Floats = NDArray[np.float64]
 

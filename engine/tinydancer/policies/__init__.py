@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-import numpy as np
-
 from tinydancer.agents.registry import Floats
 from tinydancer.policies import cost, hybrid, latency, quality
 from tinydancer.policies.estimates import Estimates, Mask, Weights
@@ -47,7 +45,8 @@ def weighted(name: str, weights: Weights) -> Policy:
     """The blend of the objectives with these weights."""
 
     def blend(estimates: Estimates, candidates: Mask | None) -> Floats:
-        return np.round(hybrid.blend(weights, estimates, candidates), DIGITS)
+        blended: Floats = hybrid.blend(weights, estimates, candidates).round(DIGITS)
+        return blended
 
     return Policy(name, weights, blend, blend, "has the best balance")
 

@@ -63,8 +63,10 @@ def scaled(gains: Floats, least_spread: float | Floats, candidates: Mask | None)
 
     `gains` is (..., n, a) or (a,); a spread below `least_spread` is taken to be that.
     """
-    most = best(gains, candidates)
-    least = -best(-gains, candidates)
+    if candidates is None:
+        most, least = gains.max(axis=-1, keepdims=True), gains.min(axis=-1, keepdims=True)
+    else:
+        most, least = best(gains, candidates), -best(-gains, candidates)
     spread = np.maximum(most - least, least_spread)
     return np.asarray(1.0 - (most - gains) / spread)
 
@@ -75,6 +77,8 @@ def savings(amounts: Floats, candidates: Mask | None) -> Floats:
     They differ by orders of magnitude: next to a person who takes ten minutes, a second and ten
     seconds would be the same on a linear scale. Factors count alike wherever they stand.
     """
+    if candidates is None and amounts.size and amounts.min() > 0:
+        return -np.log(amounts)
     priced = amounts > 0 if candidates is None else (amounts > 0) & candidates
     least = np.where(priced, amounts, np.inf).min(axis=-1, keepdims=True)
     # Where all is free there is no least price, and every agent is the cheapest.

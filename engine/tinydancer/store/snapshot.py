@@ -19,8 +19,9 @@ from tinydancer.agents.model import Agent, Performance, Prices
 from tinydancer.agents.registry import AgentTable
 from tinydancer.embeddings.base import Embedder, Vectors
 from tinydancer.errors import NotReady
+from tinydancer.route_conditions import Conditions
 from tinydancer.route_words import Words
-from tinydancer.semantic_routes import Conditions, Route, RouteTable
+from tinydancer.semantic_routes import Route, RouteTable
 from tinydancer.store.freshness import EVERYTHING, STALE_PARTS, Seen
 from tinydancer.store.models import StoredClassifier, StoredQuality, read_classifier, read_quality
 from tinydancer.store.settings import Settings, read_settings

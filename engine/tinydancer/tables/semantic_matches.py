@@ -7,8 +7,9 @@ from functools import partial
 
 from tinydancer.embeddings.cascade import embed_requests
 from tinydancer.errors import NotReady
+from tinydancer.route_confidence import calibration
 from tinydancer.route_words import Words
-from tinydancer.semantic_routes import NO_WORDS, Match, Matching, calibration
+from tinydancer.semantic_routes import NO_WORDS, Match, Matching
 from tinydancer.tables import text
 from tinydancer.tables.context import Context
 from tinydancer.tables.inputs import Question, chunks, questions

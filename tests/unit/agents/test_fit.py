@@ -5,7 +5,8 @@ import numpy as np
 from tinydancer.agents import fit
 from tinydancer.agents.model import Agent, Performance, Prices
 from tinydancer.agents.registry import AgentTable, Floats
-from tinydancer.semantic_routes import Conditions, Route, RouteTable
+from tinydancer.route_conditions import Conditions
+from tinydancer.semantic_routes import Route, RouteTable
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=timezone.utc)
 AGENTS = AgentTable.build(

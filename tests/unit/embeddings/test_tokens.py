@@ -28,6 +28,7 @@ def reference(vocabulary: tuple[str, ...]) -> Tokenizer:
 
 
 REFERENCE = reference(VOCABULARY)
+SMALL = reference(VOCABULARY[:1200])
 WORDS = st.sampled_from(
     ["Refund", "my", "café", "e\u0301", "don't", "日本", "a\tb", "\x1f", "[SEP]"]
 )
@@ -40,6 +41,15 @@ TEXTS = LONG | st.text() | st.lists(WORDS | st.text(max_size=8), max_size=12).ma
 @given(TEXTS)
 def test_a_text_has_the_ids_that_the_tokenizer_gives_it_as_a_whole(text: str) -> None:
     assert PIECES.ids(text) == REFERENCE.encode(text, add_special_tokens=False).ids
+
+
+ASCII = st.text(st.characters(max_codepoint=126), max_size=12)
+
+
+@given(ASCII.filter(lambda word: " " not in word))
+def test_a_new_word_of_plain_letters_has_the_ids_that_the_tokenizer_gives_it(word: str) -> None:
+    # given a vocabulary in which few words are whole, and some letters unknown
+    assert WordPieces(VOCABULARY[:1200]).ids(word) == SMALL.encode(word).ids
 
 
 @pytest.mark.parametrize(

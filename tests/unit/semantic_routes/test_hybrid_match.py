@@ -5,15 +5,9 @@ from datetime import datetime, time, timezone
 import numpy as np
 import pytest
 
-from tinydancer.semantic_routes import (
-    UNCONDITIONAL,
-    Calibration,
-    Conditions,
-    Match,
-    Matching,
-    Route,
-    RouteTable,
-)
+from tinydancer.route_conditions import UNCONDITIONAL, Conditions
+from tinydancer.route_confidence import Calibration
+from tinydancer.semantic_routes import Match, Matching, Route, RouteTable
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=timezone.utc)
 CALIBRATION = Calibration(

@@ -6,14 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tinydancer.semantic_routes import (
-    Calibration,
-    Conditions,
-    Match,
-    Matching,
-    Route,
-    RouteTable,
-)
+from tinydancer.route_conditions import Conditions
+from tinydancer.route_confidence import Calibration
+from tinydancer.semantic_routes import Match, Matching, Route, RouteTable
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=timezone.utc)
 CALIBRATION = Calibration(
@@ -94,6 +89,12 @@ def test_priority_decides_among_equals_and_nowhere_else() -> None:
 def test_among_equals_beyond_the_number_asked_for_priority_still_decides() -> None:
     crowd = [(route(f"r{at}", priority=at), 0.8) for at in range(9)]
     assert names(match(*crowd, how=replace(MATCHING, top_k=2))) == ["r8", "r7"]
+
+
+def test_a_hundred_that_may_not_be_taken_hide_none_that_may() -> None:
+    gold = Conditions(user_tiers=("gold",))
+    crowd = [(route(f"r{at}", conditions=gold), 0.9) for at in range(100)]
+    assert names(match(*crowd, (route("all"), 0.6), (route("rest"), 0.55))) == ["all", "rest"]
 
 
 def test_a_route_that_may_not_be_taken_now_gives_way_to_the_next() -> None:

@@ -10,7 +10,8 @@ import pytest
 
 from tinydancer.embeddings.base import Vectors
 from tinydancer.errors import InvalidInput, NotFound, TooLarge
-from tinydancer.semantic_routes import Conditions, Hit, Route, RouteTable
+from tinydancer.route_conditions import Conditions
+from tinydancer.semantic_routes import Hit, Route, RouteTable
 from tinydancer.tables import SCANS, answer
 from tinydancer_fdw.contract import TABLES
 from tinydancer_fdw.frames import Scan
