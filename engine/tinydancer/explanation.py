@@ -162,6 +162,7 @@ class Explainer:
         }
         if decisions.propensity is not None:
             found["propensity"] = _rounded(decisions.propensity[row])
+            found["exploration"] = decisions.exploration
         if decisions.estimates.evidence is not None:
             found["quality_evidence"] = decisions.estimates.evidence
         if evidence.unknown:

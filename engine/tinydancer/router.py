@@ -60,7 +60,7 @@ class Decisions:
     no more. `key` is what the policy maximised, (a,) or (n, a), -inf for refused agents.
     `candidates` is the mask of agents that no barrier refuses, (a,) or (n, a), or None where
     there is no barrier at all. `propensity` is (n,) the probability with which each request was
-    to go to its agent, or None where that is certain.
+    to go to its agent, or None where that is certain; `exploration` says how it was thrown for.
     """
 
     agents: AgentTable
@@ -71,6 +71,7 @@ class Decisions:
     key: Floats
     order: Positions
     propensity: Floats | None = None
+    exploration: str | None = None
 
     def scores(self) -> Floats:
         """(n, a) what the policy maximised, 0 to 1; meaningful where an agent is a candidate."""

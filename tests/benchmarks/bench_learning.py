@@ -16,7 +16,7 @@ from tinydancer.batch_optimizer import optimise_batch
 from tinydancer.cost_optimizer import Market, allocate_budget
 from tinydancer.decomposition import split_request
 from tinydancer.embeddings.static import StaticEmbedder
-from tinydancer.learning.exploration import thompson
+from tinydancer.learning.exploration import Beliefs, thompson
 from tinydancer.learning.outcomes import Outcomes
 from tinydancer.learning.quality import fit_quality
 from tinydancer.learning.requests import describe
@@ -101,7 +101,7 @@ def rest() -> None:
         "budget, 20 categories x 50 agents", lambda: allocate_budget(market, 200, demand=demand), 5
     )
     alpha, beta = rng.uniform(1, 50, 10), rng.uniform(1, 50, 10)
-    timed("Thompson, 10 agents", lambda: thompson(alpha, beta, np.zeros(10), 1), 100)
+    timed("Thompson, 10 agents", lambda: thompson(Beliefs(alpha, beta), np.zeros(10)), 100)
     ledger = [Outcome(float(i), bool(i % 7)) for i in range(200)]
     timed("breaker from 200 outcomes", lambda: breaker(ledger, 201, BreakerPolicy()), 50)
     timed("take a request apart", lambda: split_request("Build and deploy a web application"), 300)

@@ -58,6 +58,23 @@ def test_where_a_budget_refuses_the_next_best_agent_is_chosen_and_it_says_why(ag
     }
 
 
+@pytest.mark.parametrize("method", ["epsilon", "thompson"])
+def test_dice_are_not_thrown_for_who_has_nothing_left(agents, method):
+    agents.execute(
+        "UPDATE settings SET exploration = %s, exploration_rate = 0.5, prior_weight = 1,"
+        " decision_log = 'sync'",
+        (method,),
+    )
+    agents.execute("SELECT ruvector_set_budget('good money', 0.005, 'agent', 'good')")
+    requests = [f"request {n}" for n in range(50)]
+    agents.execute("SELECT * FROM ruvector_batch_route(%s, 'quality')", (requests,))
+    assert agents.execute(
+        "SELECT DISTINCT agent, propensity, jsonb_array_length(candidates) FROM decisions"
+        " WHERE request = ANY (%s)",
+        (requests,),
+    ).fetchall() == [("plain", 1, 1)]
+
+
 def test_where_all_is_spent_no_agent_suits_and_nothing_is_reserved(agents):
     agents.execute("SELECT ruvector_set_budget('all', 0.0005)")
     agent, _, reasoning, _ = agents.execute(ROUTE.format(""), ("x",)).fetchone()

@@ -130,3 +130,42 @@ def test_exploration_tries_others_and_keeps_the_propensity(agents):
         " WHERE request = ANY (%s) AND optimize_for = 'quality'",
         (requests,),
     ).fetchall() == [("gpt-4",)]
+
+
+def test_thompson_sampling_tries_agents_as_often_as_they_may_be_the_best(agents):
+    agents.execute(
+        "UPDATE settings SET decision_log = 'sync', exploration = 'thompson', exploration_seed = 7"
+    )
+    requests = [f"trial {n}" for n in range(400)]
+
+    def decided() -> list[tuple]:
+        return agents.execute(
+            "SELECT request, agent_name FROM ruvector_batch_route(%s, 'quality') ORDER BY 1",
+            (requests,),
+        ).fetchall()
+
+    first = decided()
+    assert decided() == first  # the seed has the same requests throw the same dice
+    kept = agents.execute(
+        "SELECT agent, min(propensity), max(propensity), count(*) / 800.0 FROM decisions"
+        " WHERE request = ANY (%s) GROUP BY 1 ORDER BY 1",
+        (requests,),
+    ).fetchall()
+    # Beta(9.5, 0.5) and Beta(8, 2): how often the first is the greater, by 10 million draws.
+    for (agent, least, most, share), chance in zip(kept, (0.8952, 0.1048), strict=True):
+        assert least == pytest.approx(most) == pytest.approx(chance, abs=0.02)
+        assert float(share) == pytest.approx(chance, abs=0.05), agent
+    # As outcomes come, the better one is doubted no more.
+    agents.execute(
+        "SELECT ruvector_record_usage_batch(jsonb_agg(jsonb_build_object("
+        " 'agent_name', agent, 'success', n % 10 < served, 'cost', 0)))"
+        " FROM (VALUES ('gpt-4', 9), ('haiku', 2)) AS a (agent, served), generate_series(1, 300) n",
+    )
+    assert {agent for _, agent in decided()} == {"gpt-4"}
+
+
+def test_an_explanation_says_how_others_are_tried(agents):
+    agents.execute("UPDATE settings SET exploration = 'thompson'")
+    (explanation,) = agents.execute("SELECT explanation FROM ruvector_route('x')").fetchone()
+    assert explanation["exploration"] == "thompson"
+    assert 0 < explanation["propensity"] <= 1

@@ -58,6 +58,18 @@ def test_a_log_with_exploration_says_what_another_policy_would_have_achieved(age
     assert found["cost"][0] == pytest.approx(0.001, rel=0.01)
 
 
+def test_a_log_of_thompson_sampling_supports_another_policy(agents):
+    agents.execute("UPDATE settings SET exploration = 'thompson', prior_weight = 2")
+    serve(agents, 1500)
+    rows = agents.execute(REPLAY.format("ips, dr, dr_low, dr_high, mean_weight"), ("cost",))
+    found = {row[0]: row[1:] for row in rows.fetchall()}
+    ips, dr, low, high, mean_weight = found["quality"]
+    assert low <= 0.3 <= high
+    assert low < dr < high < 0.5
+    assert ips == pytest.approx(0.3, abs=0.15)
+    assert mean_weight == pytest.approx(1, abs=0.3)
+
+
 def test_an_agent_always_and_weights_are_policies_too(agents):
     agents.execute("UPDATE settings SET exploration = 'epsilon', exploration_rate = 0.5")
     serve(agents, 400)

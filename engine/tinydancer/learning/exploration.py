@@ -7,7 +7,9 @@ without it no other policy can be judged on the log (replay.py).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from hashlib import blake2b
 
 import numpy as np
@@ -19,20 +21,46 @@ Doubles = NDArray[np.float64]
 MOST_SAMPLED = 64
 """Agents that Thompson sampling considers: the best by expected utility."""
 CELLS = 1024
+UNLIKELY = 1e-6
+"""Where a belief is cut off: what is likelier than this to be beaten is never the best."""
 TINY = 1e-300
+_INSIDE = (np.arange(CELLS) + 0.5) / CELLS
+_LOG, _LOG_REST = np.log(_INSIDE), np.log1p(-_INSIDE)
 
 
 @dataclass(frozen=True, eq=False)
-class Choice:
-    """The agent chosen and (m,) the probability that each would have been; they add up to 1."""
+class Beliefs:
+    """What is believed of m agents' chances of success: θ_i ~ Beta(alpha_i, beta_i), (m,) each."""
 
-    agent: int
-    probabilities: Doubles
+    alpha: Doubles
+    beta: Doubles
+
+    def __post_init__(self) -> None:
+        if self.alpha.shape != self.beta.shape or self.alpha.ndim != 1 or not len(self.alpha):
+            raise InvalidInput(f"alpha {self.alpha.shape} and beta {self.beta.shape} do not fit")
+        if not (
+            (self.alpha > 0).all()
+            and (self.beta > 0).all()
+            and np.isfinite(self.alpha + self.beta).all()
+        ):
+            raise NumberOutOfRange("the parameters of a Beta must be finite and above 0")
 
     @property
-    def propensity(self) -> float:
-        """The probability of what was chosen."""
-        return float(self.probabilities[self.agent])
+    def means(self) -> Doubles:
+        """(m,) the expected chances."""
+        return self.alpha / (self.alpha + self.beta)
+
+    @cached_property
+    def cumulative(self) -> Doubles:
+        """(m, CELLS + 1) P(θ_i <= k / CELLS), by the densities in the middle of CELLS cells.
+
+        A belief that is narrower than a cell is taken to be a cell wide.
+        """
+        density = (self.alpha - 1)[:, None] * _LOG + (self.beta - 1)[:, None] * _LOG_REST
+        mass = np.exp(density - density.max(axis=1, keepdims=True))
+        found = np.zeros((len(mass), CELLS + 1))
+        np.cumsum(mass, axis=1, out=found[:, 1:])
+        return np.asarray(found / found[:, -1:])
 
 
 def seed_of(secret: int, decision: str) -> int:
@@ -41,84 +69,89 @@ def seed_of(secret: int, decision: str) -> int:
     return int.from_bytes(digest.digest(), "little")
 
 
-def greedy(utilities: Doubles) -> Choice:
-    """The best, for certain. The first of equals: sort by name beforehand."""
+def greedy(utilities: Doubles) -> Doubles:
+    """(m,) probabilities: the best for certain. The first of equals: sort by name beforehand."""
     _check(utilities)
     probabilities = np.zeros(len(utilities))
-    best = int(np.argmax(utilities))
-    probabilities[best] = 1.0
-    return Choice(best, probabilities)
+    probabilities[np.argmax(utilities)] = 1.0
+    return probabilities
 
 
-def epsilon_greedy(utilities: Doubles, epsilon: float, seed: int) -> Choice:
-    """The best with probability 1 - ε, else any of the m, each ε / m (the best among them)."""
-    _check(utilities)
+def epsilon_greedy(utilities: Doubles, epsilon: float) -> Doubles:
+    """(m,) probabilities: the best 1 - ε, and each of the m (it among them) ε / m beside."""
     if not 0 <= epsilon <= 1:
         raise NumberOutOfRange(f"epsilon must be from 0 to 1, not {epsilon}")
-    probabilities = np.full(len(utilities), epsilon / len(utilities))
-    probabilities[np.argmax(utilities)] += 1 - epsilon
-    return Choice(_draw(probabilities, seed), probabilities)
+    return (1 - epsilon) * greedy(utilities) + epsilon / len(utilities)
 
 
-def thompson(
-    alpha: Doubles, beta: Doubles, penalties: Doubles, seed: int, quality_weight: float = 1.0
-) -> Choice:
-    """Each agent with the probability that it is the best (Thompson 1933).
+def thompson(beliefs: Beliefs, penalties: Doubles, quality_weight: float = 1.0) -> Doubles:
+    """(m,) the probability that each agent is the best, to be chosen with it (Thompson 1933).
 
-    The utility of agent i is quality_weight x θ_i - penalties_i, with θ_i ~ Beta(alpha_i, beta_i)
-    and the penalty its weighed cost and latency; all (m,). The probabilities are integrated on a
-    grid of CELLS cells, and the choice is drawn from them, so that what is recorded is what was
-    done. Beyond MOST_SAMPLED agents those with the least expected utility get 0.
+    The utility of agent i is quality_weight x θ_i - penalties_i, the penalty (m,) being its weighed
+    cost and latency. Beyond MOST_SAMPLED agents those with the least expected utility get 0.
     """
-    if not (alpha.shape == beta.shape == penalties.shape):
-        raise InvalidInput(
-            f"alpha {alpha.shape}, beta {beta.shape} and penalties {penalties.shape} "
-            "are not of one shape"
-        )
-    if not ((alpha > 0).all() and (beta > 0).all() and np.isfinite(alpha + beta).all()):
-        raise NumberOutOfRange("the parameters of a Beta must be finite and above 0")
     if not (np.isfinite(quality_weight) and quality_weight >= 0):
         raise NumberOutOfRange(f"quality_weight must be 0 or more, not {quality_weight}")
-    expected = quality_weight * alpha / (alpha + beta) - penalties
-    _check(expected)
+    expected = quality_weight * beliefs.means - penalties
     if quality_weight == 0:
         return greedy(expected)
-    kept = np.sort(np.argsort(-expected, kind="stable")[:MOST_SAMPLED])
-    probabilities = np.zeros(len(alpha))
-    probabilities[kept] = _chances_of_best(
-        alpha[kept], beta[kept], penalties[kept] / quality_weight
+    shifts = penalties / quality_weight
+    return _chances_of_best(
+        beliefs,
+        expected,
+        worth=lambda chance, agents: chance - shifts[agents],
+        chance=lambda worth, agents: worth + shifts[agents, None],
     )
-    return Choice(_draw(probabilities, seed), probabilities)
 
 
-def _chances_of_best(alpha: Doubles, beta: Doubles, shifts: Doubles) -> Doubles:
-    """(m,) P(θ_i - shift_i is the largest) = ∫ f_i Π_{j≠i} F_j, on a common grid."""
-    edges = np.linspace(-shifts.max(), 1 - shifts.min(), CELLS + 1)
-    inside = (np.arange(CELLS) + 0.5) / CELLS
-    log_density = (alpha - 1)[:, None] * np.log(inside) + (beta - 1)[:, None] * np.log1p(-inside)
-    mass = np.exp(log_density - log_density.max(axis=1, keepdims=True))
-    cumulative = np.zeros((len(alpha), CELLS + 1))
-    np.cumsum(mass, axis=1, out=cumulative[:, 1:])
-    cumulative /= cumulative[:, -1:]
-    own_edges = np.arange(CELLS + 1) / CELLS
-    below = np.stack(
-        [
-            np.interp(edges + shift, own_edges, row)
-            for shift, row in zip(shifts, cumulative, strict=True)
-        ]
+def thompson_for_money(beliefs: Beliefs, costs: Doubles) -> Doubles:
+    """The same where the utility of agent i is θ_i for its cost, (m,) above 0."""
+    prices = np.log(costs)
+    return _chances_of_best(
+        beliefs,
+        np.log(beliefs.means) - prices,
+        worth=lambda chance, agents: np.log(np.maximum(chance, 0.5 / CELLS)) - prices[agents],
+        chance=lambda worth, agents: np.exp(np.minimum(worth + prices[agents, None], 0.0)),
     )
-    middle = np.log(np.maximum((below[:, 1:] + below[:, :-1]) / 2, TINY))
-    others = np.exp(middle.sum(axis=0) - middle)
-    chances = (np.diff(below, axis=1) * others).sum(axis=1)
-    return np.asarray(chances / chances.sum())
 
 
-def _draw(probabilities: Doubles, seed: int) -> int:
+def draw(probabilities: Doubles, seed: int) -> int:
     """One column, by the inverse of the cumulative probabilities; never one of probability 0."""
     point = np.random.default_rng(seed).random() * probabilities.sum()
     drawn = int(np.searchsorted(np.cumsum(probabilities), point, side="right"))
     possible = np.flatnonzero(probabilities > 0)
     return int(possible[min(int(np.searchsorted(possible, drawn)), len(possible) - 1)])
+
+
+def _chances_of_best(
+    beliefs: Beliefs,
+    expected: Doubles,
+    worth: Callable[[Doubles, NDArray[np.intp]], Doubles],
+    chance: Callable[[Doubles, NDArray[np.intp]], Doubles],
+) -> Doubles:
+    """(m,) P(utility i is the largest) = ∫ f_i Π_{j≠i} F_j, over CELLS cells of utility.
+
+    `worth` is the utility of a chance of success, `chance` the other way round; both grow. The
+    choice is drawn from these very numbers, so that what is recorded is what was done.
+    """
+    _check(expected)
+    kept = np.sort(np.argsort(-expected, kind="stable")[:MOST_SAMPLED])
+    cumulative = beliefs.cumulative[kept]
+    # Whoever is the best is hardly ever below what the surest one has at its unluckiest.
+    low = worth((cumulative > UNLIKELY).argmax(axis=1) / CELLS - 1 / CELLS, kept).max()
+    high = worth(np.ones(len(kept)), kept).max()
+    edges = np.linspace(low, max(high, low + TINY), CELLS + 1)
+    at = np.clip(chance(edges[None], kept), 0.0, 1.0) * CELLS
+    cell = np.minimum(at.astype(np.intp), CELLS - 1)
+    rows = np.arange(len(kept))[:, None]
+    left = cumulative[rows, cell]
+    below = left + (at - cell) * (cumulative[rows, cell + 1] - left)
+    middle = np.log(np.maximum((below[:, 1:] + below[:, :-1]) / 2, TINY))
+    others = np.exp(middle.sum(axis=0) - middle)
+    chances = (np.diff(below, axis=1) * others).sum(axis=1)
+    probabilities = np.zeros(len(expected))
+    probabilities[kept] = chances / chances.sum()
+    return probabilities
 
 
 def _check(utilities: Doubles) -> None:

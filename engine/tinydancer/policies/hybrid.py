@@ -46,6 +46,16 @@ def blend(weights: Weights, estimates: Estimates, candidates: Mask | None) -> Fl
     return total
 
 
+def split(
+    weights: Weights, estimates: Estimates, candidates: Mask | None
+) -> tuple[Floats, Floats]:
+    """The blend as `factor * quality + rest`: (..., 1) and (n, a), up to a constant a request."""
+    quality = estimates.quality
+    spread = best(quality, candidates) + best(-quality, candidates)
+    factor = weights.quality / np.maximum(spread, LEAST_SPREAD)
+    return factor, blend(weights._replace(quality=0.0), estimates, candidates)
+
+
 def quality_per_dollar(estimates: Estimates, candidates: Mask | None) -> Floats:
     """Expected quality for a unit of money."""
     return estimates.quality / np.maximum(estimates.cost, FREE)

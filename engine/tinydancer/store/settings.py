@@ -38,6 +38,8 @@ class Settings:
     decision_log_text: bool = True
     exploration: str = "none"
     exploration_rate: float = 0.05
+    exploration_seed: int | None = None
+    prior_weight: float = 10.0
 
     def indexed_routes(self, vectors: int) -> bool:
         """Whether that many route vectors are searched in the database, by their index."""

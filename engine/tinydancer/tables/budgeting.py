@@ -57,22 +57,27 @@ def decide_within_budgets(
     evidence: Evidence,
     payer: Payer,
     ids: Sequence[UUID] | None,
+    *,
+    look_first: bool = False,
 ) -> Decisions:
     """The decisions, each for an agent whose `cost` (n, a) no budget refuses.
 
     With `ids`, the cost of each is reserved under its id: one round trip for all requests, and
     another as long as a budget refuses one, which then goes to its next best agent. Without, what
     the budgets have left is only looked at; those of routes are not, since no route is taken.
+    With `look_first` it is looked at as well: where dice are thrown, who has nothing left must not
+    be among those for whom they are.
     """
     refusals = _Refusals(agents, cost)
-    if ids is None:
+    looked = ids is None or look_first
+    if looked:
         found = budgets.remaining(payer, agents.names)
         refusals.add_remaining(found.values(), range(len(cost)))
-        return choose(refusals.barriers())
-    decisions = choose(())
+    decisions = choose(refusals.barriers())
+    if ids is None:
+        return decisions
     waiting = _chosen(decisions, range(len(cost)))
     reserved: list[UUID] = []
-    looked = False
     try:
         while waiting:
             claims = claims_of(decisions, evidence, payer, ids, waiting)

@@ -34,11 +34,19 @@ class Settings(Limits, Protocol):
 
     @property
     def exploration(self) -> str:
-        """Whether kept decisions try other agents than the best: none or epsilon."""
+        """Whether kept decisions try other agents than the best: none, epsilon or thompson."""
 
     @property
     def exploration_rate(self) -> float:
-        """The share of kept decisions that go to any agent that qualifies."""
+        """With epsilon, the share of kept decisions that go to any agent that qualifies."""
+
+    @property
+    def exploration_seed(self) -> int | None:
+        """Where given, dice are thrown by it and the request, not by the decision's id."""
+
+    @property
+    def prior_weight(self) -> float:
+        """Outcomes that an agent's registered figures count for."""
 
 
 class Snapshot(Protocol):

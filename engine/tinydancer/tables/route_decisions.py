@@ -21,11 +21,11 @@ from tinydancer.policies import POLICIES, Policy
 from tinydancer.router import Barrier, Constraints, Decisions, barriers, decide, estimate
 from tinydancer.tables import text
 from tinydancer.tables.budgeting import decide_within_budgets
-from tinydancer.tables.context import ActiveQuality, Budgets, Context, Keep
+from tinydancer.tables.context import ActiveQuality, Budgets, Context, Keep, Settings
 from tinydancer.tables.inputs import Question, chunks, questions
 from tinydancer.tables.kept_decisions import kept_decisions, payer
 from tinydancer.tables.rows import constant, echoes, rows
-from tinydancer.trials import try_others
+from tinydancer.trials import Exploration, Explorer
 from tinydancer_fdw.contract import ROUTE_DECISIONS
 from tinydancer_fdw.frames import Input, Row
 
@@ -128,20 +128,41 @@ def decide_texts(
         unknown=tuple(name for name in constraints.excluded_agents if name not in agents.positions),
     )
 
+    # Only what is kept can teach anybody anything; all else stays deterministic.
+    explorer = None if ids is None else _explorer(settings, ids, texts)
+
     def choose(more: Sequence[Barrier]) -> Decisions:
         top_k = question.integer("top_k") or 1
         decisions = decide(agents, estimates, policy, (*barred, *more), top_k)
-        # Only what is kept can teach anybody anything; all else stays deterministic.
-        if ids is None or settings.exploration == "none":
-            return decisions
-        return try_others(decisions, settings.exploration_rate, ids)
+        return decisions if explorer is None else explorer.tried(decisions)
 
     if context.budgets is None or not len(agents):
         return choose(()), evidence
     decisions = decide_within_budgets(
-        context.budgets, choose, agents, estimates.cost, evidence, payer(question), ids
+        context.budgets,
+        choose,
+        agents,
+        estimates.cost,
+        evidence,
+        payer(question),
+        ids,
+        look_first=explorer is not None,
     )
     return decisions, evidence
+
+
+def _explorer(settings: Settings, ids: Sequence[UUID], texts: Sequence[str]) -> Explorer | None:
+    """What tries other agents than the best, where settings say so."""
+    method = settings.exploration
+    if method == "none":
+        return None
+    exploration = Exploration(
+        "thompson" if method == "thompson" else "epsilon",
+        settings.exploration_rate,
+        settings.prior_weight,
+        settings.exploration_seed,
+    )
+    return Explorer(exploration, ids, texts)
 
 
 def keep_or_release(keep: Keep, budgets: Budgets | None, decisions: Sequence[Decision]) -> None:
