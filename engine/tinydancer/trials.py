@@ -94,9 +94,7 @@ class Explorer:
             decisions, order=order, propensity=propensity, exploration=self.exploration.method
         )
 
-    def _throw(
-        self, row: int, qualified: Mask, utility: _Utility, before: _Trial | None
-    ) -> _Trial:
+    def _throw(self, row: int, qualified: Mask, utility: _Utility, before: _Trial | None) -> _Trial:
         columns = np.flatnonzero(qualified)
         probabilities = np.zeros(len(qualified))
         probabilities[columns] = utility.probabilities(row, columns)
@@ -166,9 +164,9 @@ class _Utility:
     def _beliefs(self, row: int, columns: Columns) -> Beliefs:
         """Beta with the expected quality for its mean, as sure as the outcomes behind it are many.
 
-        No mean is surer than so many outcomes of one kind would make it (Laplace's rule).
+        No mean is surer than so many outcomes of one kind would make it (with Jeffreys' prior).
         """
         known = self.concentration[columns]
         quality = of_row(np.atleast_2d(self.decisions.estimates.quality), row)[columns]
-        mean = np.clip(quality, 1 / (known + 2), (known + 1) / (known + 2))
+        mean = np.clip(quality, 0.5 / (known + 1), (known + 0.5) / (known + 1))
         return Beliefs(mean * known, (1 - mean) * known)

@@ -46,9 +46,7 @@ def blend(weights: Weights, estimates: Estimates, candidates: Mask | None) -> Fl
     return total
 
 
-def split(
-    weights: Weights, estimates: Estimates, candidates: Mask | None
-) -> tuple[Floats, Floats]:
+def split(weights: Weights, estimates: Estimates, candidates: Mask | None) -> tuple[Floats, Floats]:
     """The blend as `factor * quality + rest`: (..., 1) and (n, a), up to a constant a request."""
     quality = estimates.quality
     spread = best(quality, candidates) + best(-quality, candidates)

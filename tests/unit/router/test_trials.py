@@ -23,8 +23,8 @@ THOMPSON = Exploration("thompson", 0.0, prior_weight=10.0)
 
 def table(outcomes: int = 0, prices: tuple[float, ...] = (1.0, 1.0, 1.0, 1.0)) -> AgentTable:
     made = [
-        Agent(name, "llm", (), Prices(per_call=price), Performance(100.0, quality, outcomes=outcomes))
-        for name, quality, price in zip("abcd", (0.5, 0.9, 0.7, 0.99), prices, strict=True)
+        Agent(name, "llm", (), Prices(per_call=price), Performance(100.0, mean, outcomes=outcomes))
+        for name, mean, price in zip("abcd", (0.5, 0.9, 0.7, 0.99), prices, strict=True)
     ]
     return AgentTable.build(made, np.eye(4, dtype=np.float32))
 
@@ -106,9 +106,7 @@ def test_the_same_ids_are_the_same_trials():
 def test_with_a_seed_requests_throw_the_dice_whatever_their_ids():
     exploration = replace(THOMPSON, seed=1)
     others = [UUID(int=31 * n + 7) for n in range(N)]
-    first, second = (
-        explorer(exploration, ids).tried(decided(table())) for ids in (IDS, others)
-    )
+    first, second = (explorer(exploration, ids).tried(decided(table())) for ids in (IDS, others))
     assert (first.order == second.order).all()
     another = explorer(replace(THOMPSON, seed=2)).tried(decided(table()))
     assert (first.order != another.order).any()
