@@ -107,11 +107,12 @@ ROUTE_DECISIONS = Table(
 
 BATCH_DECISIONS = Table(
     "batch_decisions",
-    "Many requests decided as one batch, for the least total cost: a row a batch.",
+    "Many requests decided as one batch, each a decision of its own: a row a batch.",
     (
         _required(
             "requests", "The texts of the batch; one that occurs twice counts twice.", "text[]"
         ),
+        _input("optimize_for", "text", "Default total_cost: as a whole. Else each by itself."),
         _input("required_capabilities", "text[]", "Capabilities that each agent must have."),
         _input("excluded_agents", "text[]", "Names of agents that may not be chosen."),
         _input("max_cost", "double precision", "Most that each request may cost, in money."),

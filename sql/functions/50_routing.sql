@@ -227,92 +227,59 @@ BEGIN
     PERFORM tinydancer.check_batch_limits(
         optimize_for, min_batch_quality, total_budget, agent_capacity);
     PERFORM tinydancer.warn_of_uncommitted();
-    IF optimize_for = 'total_cost' THEN
-        IF agent_capacity IS NOT NULL THEN
-            -- An agent that is not active gets nothing anyway.
-            places := ARRAY(
-                SELECT key || '=' || value FROM jsonb_each_text(agent_capacity)
-                WHERE key IN (SELECT name FROM tinydancer.agents WHERE active) ORDER BY key);
-        END IF;
-        RETURN QUERY
-            SELECT found.request_index::integer, found.request, found.agent_name,
-                found.confidence, found.estimated_cost, found.estimated_latency_ms,
-                found.expected_quality, found.similarity, found.score, found.reasoning,
-                found.decision_id::uuid
-            FROM tinydancer.batch_decisions AS b
-            CROSS JOIN LATERAL ROWS FROM (
-                unnest(texts),
-                jsonb_to_recordset(b.decisions) AS (
-                    agent_name text, confidence double precision, estimated_cost numeric,
-                    estimated_latency_ms double precision, expected_quality double precision,
-                    similarity double precision, score double precision, reasoning text),
-                jsonb_array_elements_text(b.decision_ids)
-            ) WITH ORDINALITY AS found (
-                request, agent_name, confidence, estimated_cost, estimated_latency_ms,
-                expected_quality, similarity, score, reasoning, decision_id, request_index)
-            WHERE b.requests = texts
-                AND (ruvector_batch_route.required_capabilities IS NULL
-                    OR b.required_capabilities = ruvector_batch_route.required_capabilities)
-                AND (ruvector_batch_route.max_cost IS NULL
-                    OR b.max_cost = ruvector_batch_route.max_cost)
-                AND (ruvector_batch_route.max_latency_ms IS NULL
-                    OR b.max_latency_ms = ruvector_batch_route.max_latency_ms)
-                AND (ruvector_batch_route.min_quality IS NULL
-                    OR b.min_quality = ruvector_batch_route.min_quality)
-                AND (ruvector_batch_route.excluded_agents IS NULL
-                    OR b.excluded_agents = ruvector_batch_route.excluded_agents)
-                AND (ruvector_batch_route.expected_output_tokens IS NULL
-                    OR b.expected_output_tokens = ruvector_batch_route.expected_output_tokens)
-                AND (ruvector_batch_route.user_tier IS NULL
-                    OR b.user_tier = ruvector_batch_route.user_tier)
-                AND (ruvector_batch_route.tenant IS NULL
-                    OR b.tenant = ruvector_batch_route.tenant)
-                AND (ruvector_batch_route.min_batch_quality IS NULL
-                    OR b.min_batch_quality = ruvector_batch_route.min_batch_quality)
-                AND (ruvector_batch_route.total_budget IS NULL
-                    OR b.total_budget = ruvector_batch_route.total_budget)
-                AND (places IS NULL OR b.agent_capacity = places)
-            ORDER BY found.request_index;
-        RETURN;
+    IF agent_capacity IS NOT NULL THEN
+        -- An agent that is not active gets nothing anyway.
+        places := ARRAY(
+            SELECT key || '=' || value FROM jsonb_each_text(agent_capacity)
+            WHERE key IN (SELECT name FROM tinydancer.agents WHERE active) ORDER BY key);
     END IF;
     RETURN QUERY
-        WITH decided AS MATERIALIZED (
-            SELECT d.request, d.agent_name, d.confidence, d.estimated_cost,
-                d.estimated_latency_ms, d.expected_quality, d.similarity, d.score, d.reasoning,
-                d.decision_id
-            FROM tinydancer.route_decisions AS d
-            WHERE d.request = ANY (requests)
-                AND (ruvector_batch_route.optimize_for IS NULL
-                    OR d.optimize_for = ruvector_batch_route.optimize_for)
-                AND (ruvector_batch_route.required_capabilities IS NULL
-                    OR d.required_capabilities = ruvector_batch_route.required_capabilities)
-                AND (ruvector_batch_route.max_cost IS NULL
-                    OR d.max_cost = ruvector_batch_route.max_cost)
-                AND (ruvector_batch_route.max_latency_ms IS NULL
-                    OR d.max_latency_ms = ruvector_batch_route.max_latency_ms)
-                AND (ruvector_batch_route.min_quality IS NULL
-                    OR d.min_quality = ruvector_batch_route.min_quality)
-                AND (ruvector_batch_route.excluded_agents IS NULL
-                    OR d.excluded_agents = ruvector_batch_route.excluded_agents)
-                AND (ruvector_batch_route.expected_output_tokens IS NULL
-                    OR d.expected_output_tokens = ruvector_batch_route.expected_output_tokens)
-                AND (ruvector_batch_route.user_tier IS NULL
-                    OR d.user_tier = ruvector_batch_route.user_tier)
-                AND (ruvector_batch_route.tenant IS NULL
-                    OR d.tenant = ruvector_batch_route.tenant)
-        )
-        SELECT given.ordinality::integer, given.request, d.agent_name, d.confidence,
-            d.estimated_cost, d.estimated_latency_ms, d.expected_quality, d.similarity, d.score,
-            d.reasoning, d.decision_id
-        FROM unnest(requests) WITH ORDINALITY AS given (request, ordinality)
-        LEFT JOIN decided AS d ON d.request = given.request
-        ORDER BY given.ordinality;
+        SELECT found.request_index::integer, found.request, found.agent_name,
+            found.confidence, found.estimated_cost, found.estimated_latency_ms,
+            found.expected_quality, found.similarity, found.score, found.reasoning,
+            found.decision_id::uuid
+        FROM tinydancer.batch_decisions AS b
+        CROSS JOIN LATERAL ROWS FROM (
+            unnest(texts),
+            jsonb_to_recordset(b.decisions) AS (
+                agent_name text, confidence double precision, estimated_cost numeric,
+                estimated_latency_ms double precision, expected_quality double precision,
+                similarity double precision, score double precision, reasoning text),
+            jsonb_array_elements_text(b.decision_ids)
+        ) WITH ORDINALITY AS found (
+            request, agent_name, confidence, estimated_cost, estimated_latency_ms,
+            expected_quality, similarity, score, reasoning, decision_id, request_index)
+        WHERE b.requests = texts
+            AND b.optimize_for = coalesce(ruvector_batch_route.optimize_for, 'balanced')
+            AND (ruvector_batch_route.required_capabilities IS NULL
+                OR b.required_capabilities = ruvector_batch_route.required_capabilities)
+            AND (ruvector_batch_route.max_cost IS NULL
+                OR b.max_cost = ruvector_batch_route.max_cost)
+            AND (ruvector_batch_route.max_latency_ms IS NULL
+                OR b.max_latency_ms = ruvector_batch_route.max_latency_ms)
+            AND (ruvector_batch_route.min_quality IS NULL
+                OR b.min_quality = ruvector_batch_route.min_quality)
+            AND (ruvector_batch_route.excluded_agents IS NULL
+                OR b.excluded_agents = ruvector_batch_route.excluded_agents)
+            AND (ruvector_batch_route.expected_output_tokens IS NULL
+                OR b.expected_output_tokens = ruvector_batch_route.expected_output_tokens)
+            AND (ruvector_batch_route.user_tier IS NULL
+                OR b.user_tier = ruvector_batch_route.user_tier)
+            AND (ruvector_batch_route.tenant IS NULL
+                OR b.tenant = ruvector_batch_route.tenant)
+            AND (ruvector_batch_route.min_batch_quality IS NULL
+                OR b.min_batch_quality = ruvector_batch_route.min_batch_quality)
+            AND (ruvector_batch_route.total_budget IS NULL
+                OR b.total_budget = ruvector_batch_route.total_budget)
+            AND (places IS NULL OR b.agent_capacity = places)
+        ORDER BY found.request_index;
 END
 $$;
 COMMENT ON FUNCTION tinydancer.ruvector_batch_route(
     text[], text, text[], double precision, double precision, double precision, text[], integer,
     text, text, double precision, double precision, jsonb
 ) IS
-    'A decision for each of many requests, in their order, by one question to the engine. With '
-    'optimize_for total_cost the batch is decided as a whole: least total cost, with a mean quality '
-    'of min_batch_quality at least, total_budget at most, and no agent above its agent_capacity.';
+    'A decision for each of many requests, in their order, by one question to the engine. A text '
+    'that occurs twice is two requests, each with a decision_id of its own. With optimize_for '
+    'total_cost the batch is decided as a whole: least total cost, with a mean quality of '
+    'min_batch_quality at least, total_budget at most, and no agent above its agent_capacity.';

@@ -153,6 +153,68 @@ def test_each_row_is_a_decision_of_its_own_that_an_outcome_can_name(agents):
     assert {row["decision_id"] for row in route(agents, ["a", "b"])} == {None}
 
 
+@pytest.mark.parametrize(
+    "objective", ["cost", "latency", "quality", "balanced", "quality_per_dollar", "total_cost"]
+)
+def test_a_text_given_twice_is_two_decisions_by_every_objective(agents, objective):
+    agents.execute("UPDATE settings SET decision_log = 'sync'")
+    agents.execute("SELECT ruvector_set_budget('all', 100)")
+    rows = agents.execute(
+        "SELECT request, agent_name, estimated_cost, decision_id"
+        " FROM ruvector_batch_route(ARRAY['a', 'b', 'a', 'a'], %s)",
+        (objective,),
+    ).fetchall()
+    ids = [row[3] for row in rows]
+    assert [row[0] for row in rows] == ["a", "b", "a", "a"]
+    assert len(set(ids)) == 4
+    kept = agents.execute(
+        "SELECT id, request, agent, estimated_cost FROM decisions WHERE id = ANY (%s)", (ids,)
+    ).fetchall()
+    assert set(kept) == {(id_, text, agent, price) for text, agent, price, id_ in rows}
+    held = dict(agents.execute("SELECT decision_id, amount FROM budget_reservations").fetchall())
+    assert held == {row[3]: row[2] for row in rows}
+    for id_ in ids:
+        agents.execute("SELECT ruvector_record_usage(%s, cost := 0.001)", (id_,))
+    assert agents.execute("SELECT spent, reserved FROM budget_status").fetchone() == (
+        Decimal("0.004"),
+        0,
+    )
+
+
+def test_requests_that_repeat_never_overspend_a_budget(agents):
+    agents.execute("SELECT ruvector_set_budget('best money', 0.05, 'agent', 'best')")
+    rows = agents.execute(
+        "SELECT agent_name, estimated_cost FROM ruvector_batch_route("
+        "array_fill('a'::text, ARRAY[10]), 'quality')"
+    ).fetchall()
+    spent = sum(price for name, price in rows if name == "best")
+    assert agents.execute("SELECT reserved FROM budget_status").fetchone() == (spent,)
+    assert 0 < spent <= Decimal("0.05")
+    assert {name for name, _ in rows} == {"best", "good"}
+
+
+def test_each_by_itself_is_what_the_same_question_alone_is_answered(agents):
+    texts = [*REQUESTS, REQUESTS[0]]
+    figures = (
+        "request, agent_name, confidence, estimated_cost, estimated_latency_ms,"
+        " expected_quality, similarity, score, reasoning"
+    )
+    for objective in ("cost", "latency", "quality", "balanced", "quality_per_dollar"):
+        batch = agents.execute(
+            f"SELECT {figures} FROM ruvector_batch_route(%s, %s, min_quality := 0.85)",
+            (texts, objective),
+        ).fetchall()
+        alone = [
+            agents.execute(
+                f"SELECT %s, {figures.partition(', ')[2]} FROM ruvector_route("
+                "%s, %s, min_quality := 0.85)",
+                (text, text, objective),
+            ).fetchone()
+            for text in texts
+        ]
+        assert batch == alone
+
+
 def test_what_the_budget_of_an_agent_refuses_goes_where_the_batch_is_next_cheapest(agents):
     agents.execute("SELECT ruvector_set_budget('cheap money', 0.0008, 'agent', 'cheap')")
     rows = route(agents, ["a"] * 5)

@@ -1,309 +1,94 @@
-"""The foreign table batch_decisions: a batch of requests to the agents that serve it cheapest."""
+"""The foreign table batch_decisions: a batch of requests to the agents that serve them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from datetime import datetime
-from functools import cached_property
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Protocol
 from uuid import UUID
 
-import numpy as np
-from numpy.typing import NDArray
-
 from tinydancer.agents.cost import DECIMALS
-from tinydancer.agents.registry import Floats
-from tinydancer.batch_optimizer import BatchPlan, Rows, optimise_batch
-from tinydancer.budgets import Claim
-from tinydancer.decisions import Decision, new_decision_id
-from tinydancer.errors import BudgetExceeded, InvalidInput, NotFound, NotReady, TooLarge
-from tinydancer.explanation import Evidence, Explainer
 from tinydancer.policies import POLICIES
-from tinydancer.policies.estimates import Mask
-from tinydancer.router import Decisions
 from tinydancer.tables import text
-from tinydancer.tables.budgeting import claims_of
-from tinydancer.tables.context import Budgets, Context
+from tinydancer.tables.batch_alone import decide_alone
+from tinydancer.tables.batch_planned import decide_as_a_whole
+from tinydancer.tables.context import Context
 from tinydancer.tables.inputs import Question, questions
-from tinydancer.tables.kept_decisions import kept_decisions, payer
-from tinydancer.tables.route_decisions import chunk_size, decide_texts, keep_or_release
 from tinydancer.tables.rows import constant, echoes, rows
 from tinydancer_fdw.contract import BATCH_DECISIONS
 from tinydancer_fdw.frames import Input, Row
 
-# What the decision on each request shows, and so has to be worked out.
-FIGURES = frozenset({"similarity", "expected_quality", "confidence", "reasoning"})
-# Requests times agents that are decided at once: about a gigabyte at the peak.
-MOST_CELLS = 10_000_000
-MOST_PLACES = 1_000_000_000
-# How often a batch is planned again where budgets refuse a part of it.
-MOST_PLANS = 20
+AS_A_WHOLE = "total_cost"
 DIGITS = 6
+
+
+class Batch(Protocol):
+    """A batch that is decided: what each request got, and what it comes to."""
+
+    @property
+    def ids(self) -> Sequence[UUID] | None:
+        """The id of each decision; None where they are not kept."""
+
+    @property
+    def total_cost(self) -> float:
+        """What the requests served cost."""
+
+    @property
+    def least_cost(self) -> float | None:
+        """What no assignment can be below, where that is known."""
+
+    @property
+    def mean_quality(self) -> float | None:
+        """Of the requests served."""
+
+    @property
+    def quality_price(self) -> float | None:
+        """Money for one more unit of summed quality."""
+
+    @property
+    def unserved(self) -> int:
+        """How many requests no agent may serve."""
+
+    def capacity_prices(self) -> Mapping[str, float | None]:
+        """Money that one more place saves, by agent."""
+
+    def decisions(self) -> Iterable[dict[str, Any]]:
+        """The decision on each request."""
 
 
 def scan(
     context: Context, inputs: Sequence[Input], columns: Sequence[str], limit: int
 ) -> Iterator[Row]:
     """The rows of a scan: one for each batch."""
+    # Decisions whose ids nobody asks for can have no outcomes: they are not kept.
+    kept = "decision_ids" in columns
     for question in questions(BATCH_DECISIONS, inputs, context.snapshot.settings):
+        objective = question.text("optimize_for") or AS_A_WHOLE
         for echo, requests in zip(question.texts, question.lists, strict=True):
-            answer = _Answer.of(context, question, requests)
-            ids = None
-            # Decisions whose ids nobody asks for can have no outcomes: they are not kept.
-            if context.keep is not None and "decision_ids" in columns:
-                answer, ids = _reserved(context.budgets, answer, context.now, question)
-                kept = list(answer.kept(context, question, requests, ids))
-                keep_or_release(context.keep, context.budgets, kept)
-            yield from rows([answer], _cells(echo, question, ids), columns)
+            batch: Batch
+            if objective == AS_A_WHOLE:
+                batch = decide_as_a_whole(context, question, requests, kept=kept)
+            else:
+                batch = decide_alone(context, question, POLICIES[objective], requests, kept=kept)
+            yield from rows([batch], _cells(echo, question), columns)
 
 
-@dataclass(frozen=True, eq=False)
-class _Answer:
-    """A batch, each request by itself and all together.
-
-    Arrays are (n, a); `served` are the requests that some agent may serve, `plan` is about those,
-    None where there are none.
-    """
-
-    names: Sequence[str]
-    parts: Sequence[tuple[Decisions, Evidence, Explainer]]
-    size: int
-    cost: Floats
-    latency_ms: Floats
-    quality: Floats
-    confidence: Floats
-    similarity: Floats
-    allowed: Mask
-    served: NDArray[np.intp]
-    plan: BatchPlan | None
-    capacity: Rows | None
-
-    @classmethod
-    def of(cls, context: Context, question: Question, requests: Sequence[str]) -> _Answer:
-        """Decides. Raises what optimise_batch does, NotFound, InvalidInput and TooLarge."""
-        agents = context.snapshot.agents
-        if len(requests) * len(agents) > MOST_CELLS:
-            raise TooLarge(
-                f"{len(requests)} requests for {len(agents)} agents are over the limit of "
-                f"{MOST_CELLS} pairs in one batch",
-                hint="Split the batch.",
-            )
-        capacity = _capacity(question, agents.positions, len(requests))
-        size = chunk_size(context)
-        shape = (len(requests), len(agents))
-        cost, quality, confidence, similarity = (np.empty(shape) for _ in range(4))
-        allowed = np.ones(shape, np.bool_)
-        parts = []
-        for at in range(0, len(requests), size):
-            part = slice(at, at + size)
-            decisions, evidence = decide_texts(
-                context, question, POLICIES["total_cost"], requests[part], FIGURES, None
-            )
-            cost[part] = decisions.estimates.cost
-            quality[part] = decisions.estimates.quality
-            confidence[part] = decisions.estimates.confidence
-            if evidence.similarity is not None:
-                similarity[part] = evidence.similarity
-            if decisions.candidates is not None:
-                allowed[part] = decisions.candidates
-            parts.append((decisions, evidence, Explainer(decisions, evidence)))
-        answer = cls(
-            names=agents.names,
-            parts=parts,
-            size=size,
-            cost=cost,
-            latency_ms=agents.latency_ms,
-            quality=quality,
-            confidence=confidence,
-            similarity=similarity,
-            allowed=allowed,
-            served=np.flatnonzero(allowed.any(axis=1)),
-            plan=None,
-            capacity=capacity,
-        )
-        return answer.planned(question, capacity)
-
-    def planned(self, question: Question, capacity: Rows | None) -> _Answer:
-        """The batch planned under these capacities. Raises what optimise_batch does."""
-        if not len(self.served):
-            return self
-        plan = optimise_batch(
-            self.cost[self.served],
-            self.quality[self.served],
-            allowed=self.allowed[self.served],
-            min_mean_quality=question.number("min_batch_quality"),
-            budget=question.number("total_budget"),
-            capacity=capacity,
-        )
-        return replace(self, plan=plan, capacity=capacity)
-
-    @cached_property
-    def choice(self) -> list[int]:
-        """The agent of each request, -1 where none may serve it."""
-        choice = np.full(len(self.cost), -1)
-        if self.plan is not None:
-            choice[self.served] = self.plan.choice
-        return [int(position) for position in choice]
-
-    def pieces(self) -> Iterator[tuple[slice, Decisions, Evidence, Explainer]]:
-        """The rows decided at a time, the agents chosen being those of the batch."""
-        for number, (decisions, evidence, explainer) in enumerate(self.parts):
-            piece = slice(number * self.size, (number + 1) * self.size)
-            order = np.array(self.choice[piece], np.intp)[:, None]
-            yield piece, replace(decisions, order=order), evidence, explainer
-
-    def claims(self, question: Question, ids: Sequence[UUID]) -> list[Claim]:
-        """What the requests served would have reserved, in their order."""
-        found: list[Claim] = []
-        for piece, decisions, evidence, _ in self.pieces():
-            rows = np.flatnonzero(decisions.order[:, 0] >= 0).tolist()
-            found += claims_of(decisions, evidence, payer(question), ids[piece], rows)
-        return found
-
-    def kept(
-        self, context: Context, question: Question, requests: Sequence[str], ids: Sequence[UUID]
-    ) -> Iterator[Decision]:
-        """A decision for each request, under its id."""
-        for piece, decisions, evidence, explainer in self.pieces():
-            yield from kept_decisions(
-                context, decisions, evidence, explainer, question, requests[piece], ids[piece]
-            )
-
-    def decisions(self) -> list[dict[str, Any]]:
-        """The decision on each request."""
-        return [self._decision(row, position) for row, position in enumerate(self.choice)]
-
-    def _decision(self, row: int, position: int) -> dict[str, Any]:
-        *_, explainer = self.parts[row // self.size]
-        place = row % self.size
-        if position < 0:
-            return {"agent_name": None, "reasoning": explainer.reasoning(place, 1)}
-        return {
-            "agent_name": self.names[position],
-            "confidence": self.confidence.item(row, position),
-            "estimated_cost": round(self.cost.item(row, position), DECIMALS),
-            "estimated_latency_ms": self.latency_ms.item(position),
-            "expected_quality": self.quality.item(row, position),
-            "similarity": self.similarity.item(row, position),
-            "score": explainer.scores.item(place, position),
-            "reasoning": self._reasoning(row, position),
-        }
-
-    def _reasoning(self, row: int, position: int) -> str:
-        figures = (
-            f"cost {text.money(self.cost[row, position])}, {self.latency_ms[position]:g} ms, "
-            f"quality {self.quality[row, position]:.2f}"
-        )
-        cheapest = int(np.where(self.allowed[row], self.cost[row], np.inf).argmin())
-        if self.cost[row, position] <= self.cost[row, cheapest]:
-            return f"{self.names[position]}, which nobody who qualifies is cheaper than: {figures}."
-        return (
-            f"{self.names[position]} for the batch's sake: {figures}. {self.names[cheapest]} would "
-            f"cost {text.money(self.cost[row, cheapest])}, but {self._limits(cheapest)}."
-        )
-
-    def _limits(self, cheapest: int) -> str:
-        limits = []
-        if self.plan is not None and self.capacity is not None:
-            taken = int((self.plan.choice == cheapest).sum())
-            if taken >= self.capacity[cheapest]:
-                limits.append(f"it has no more than {self.capacity[cheapest]} places")
-        if self.plan is not None and self.plan.quality_price > 0:
-            limits.append("the batch's quality floor would not hold")
-        return " and ".join(limits) or "the batch as a whole is no cheaper with it"
-
-    def capacity_prices(self) -> dict[str, float | None]:
-        """Money that one more place saves, by agent; None for an agent without any place."""
-        if self.plan is None or self.capacity is None:
-            return {}
-        return {
-            name: round(price, DECIMALS) if np.isfinite(price) else None
-            for name, price in zip(self.names, self.plan.capacity_prices.tolist(), strict=True)
-            if price > 0
-        }
-
-
-def _reserved(
-    budgets: Budgets | None, answer: _Answer, now: datetime, question: Question
-) -> tuple[_Answer, list[UUID]]:
-    """The batch with its cost reserved under new ids: what budgets refuse is planned again.
-
-    An agent gets no more requests than its budgets took. Raises BudgetExceeded where that leaves no
-    plan; nothing is reserved then.
-    """
-    for _ in range(MOST_PLANS):
-        ids = [new_decision_id(now) for _ in answer.choice]
-        if budgets is None:
-            return answer, ids
-        claims = answer.claims(question, ids)
-        refusing = list(budgets.reserve(claims)) if claims else []
-        if not any(refusing):
-            return answer, ids
-        taken = [claim for claim, by in zip(claims, refusing, strict=True) if not by]
-        if taken:
-            budgets.release([claim.decision for claim in taken])
-        names = list(answer.names)
-        capacity = np.full(len(names), len(ids), np.int64)
-        if answer.capacity is not None:
-            capacity = answer.capacity.copy()
-        for agent in {claim.agent for claim, by in zip(claims, refusing, strict=True) if by}:
-            capacity[names.index(agent)] = sum(claim.agent == agent for claim in taken)
-        try:
-            answer = answer.planned(question, capacity)
-        except NotReady as error:
-            raise _refused(refusing) from error
-    raise _refused(refusing)
-
-
-def _refused(refusing: Sequence[str | None]) -> BudgetExceeded:
-    named = ", ".join(sorted({repr(budget) for budget in refusing if budget}))
-    return BudgetExceeded(
-        f"the batch does not fit into what is left of budget {named}",
-        hint="Route fewer requests, lower min_batch_quality, or raise the budget.",
-    )
-
-
-def _capacity(question: Question, positions: Mapping[str, int], n: int) -> Rows | None:
-    """(a,) places at each agent: as given, n where it is not. None where none is given."""
-    given = question.names("agent_capacity")
-    if not given:
-        return None
-    capacity = np.full(len(positions), n, np.int64)
-    for element in given:
-        name, _, places = element.rpartition("=")
-        if not (places.isascii() and places.isdigit() and int(places) <= MOST_PLACES and name):
-            raise InvalidInput(
-                f"agent_capacity has {element[:80]!r}, which is no agent with a number of requests",
-                hint=f"Write 'agent=100', with a whole number from 0 to {MOST_PLACES}.",
-            )
-        if name not in positions:
-            raise NotFound(
-                f"agent_capacity has {name!r}, which is no active agent",
-                hint="See SELECT name FROM tinydancer.ruvector_list_agents();",
-            )
-        place = positions[name]
-        capacity[place] = min(capacity[place], int(places))
-    return capacity
-
-
-def _cells(
-    echo: str, question: Question, ids: Sequence[UUID] | None
-) -> Mapping[str, Callable[[_Answer], str | None]]:
-    cells: dict[str, Callable[[_Answer], str | None]] = {**echoes(question, BATCH_DECISIONS)}
+def _cells(echo: str, question: Question) -> Mapping[str, Callable[[Batch], str | None]]:
+    cells: dict[str, Callable[[Batch], str | None]] = {**echoes(question, BATCH_DECISIONS)}
     cells.update(
         requests=constant(echo),
-        decisions=lambda answer: text.jsonb(answer.decisions()),
-        total_cost=lambda answer: text.money(answer.plan.total_cost if answer.plan else 0.0),
-        least_cost=lambda answer: text.money(answer.plan.bound if answer.plan else 0.0),
-        mean_quality=lambda answer: (
-            text.double(round(answer.plan.mean_quality, DIGITS)) if answer.plan else None
+        decisions=lambda batch: text.jsonb(list(batch.decisions())),
+        total_cost=lambda batch: text.money(batch.total_cost),
+        least_cost=lambda batch: None if batch.least_cost is None else text.money(batch.least_cost),
+        mean_quality=lambda batch: _figure(batch.mean_quality, DIGITS),
+        quality_price=lambda batch: _figure(batch.quality_price, DECIMALS),
+        capacity_prices=lambda batch: text.jsonb(batch.capacity_prices()),
+        unserved=lambda batch: str(batch.unserved),
+        decision_ids=lambda batch: (
+            None if batch.ids is None else text.jsonb(list(map(str, batch.ids)))
         ),
-        quality_price=lambda answer: (
-            text.double(round(answer.plan.quality_price, DECIMALS)) if answer.plan else None
-        ),
-        capacity_prices=lambda answer: text.jsonb(answer.capacity_prices()),
-        decision_ids=constant(None if ids is None else text.jsonb(list(map(str, ids)))),
-        unserved=lambda answer: str(len(answer.cost) - len(answer.served)),
     )
     return cells
+
+
+def _figure(value: float | None, digits: int) -> str | None:
+    return None if value is None else text.double(round(value, digits))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from uuid import UUID
 
@@ -52,23 +52,39 @@ def scan(
     for question in asked:
         for texts in chunks(question.texts, limit, size):
             policy = POLICIES[question.text("optimize_for") or "balanced"]
-            # A decision whose id nobody asks for can have no outcome: it is not kept.
-            keep = context.keep if "decision_id" in columns else None
-            ids = None if keep is None else [new_decision_id(context.now) for _ in texts]
-            decisions, evidence = decide_texts(context, question, policy, texts, columns, ids)
-            explainer = Explainer(decisions, evidence)
-            if keep is not None and ids is not None:
-                keep_or_release(
-                    keep,
-                    context.budgets,
-                    list(
-                        kept_decisions(
-                            context, decisions, evidence, explainer, question, texts, ids
-                        )
-                    ),
-                )
-            cells = _cells(decisions, evidence, explainer, question, texts, ids)
-            yield from rows(_places(decisions), cells, columns)
+            found = answer_texts(context, question, policy, texts, columns)
+            yield from rows(_places(found.decisions), _cells(found, question, texts), columns)
+
+
+@dataclass(frozen=True, eq=False)
+class Answered:
+    """Decisions on texts, with all that explains them; `ids` are theirs where they are kept."""
+
+    decisions: Decisions
+    evidence: Evidence
+    explainer: Explainer
+    ids: Sequence[UUID] | None
+
+
+def answer_texts(
+    context: Context,
+    question: Question,
+    policy: Policy,
+    texts: Sequence[str],
+    columns: Collection[str],
+) -> Answered:
+    """The decision on each text by itself; reserved and kept where `columns` have its id.
+
+    A decision whose id nobody asks for can have no outcome: it is not kept.
+    """
+    keep = context.keep if "decision_id" in columns else None
+    ids = None if keep is None else [new_decision_id(context.now) for _ in texts]
+    decisions, evidence = decide_texts(context, question, policy, texts, columns, ids)
+    explainer = Explainer(decisions, evidence)
+    if keep is not None and ids is not None:
+        kept = kept_decisions(context, decisions, evidence, explainer, question, texts, ids)
+        keep_or_release(keep, context.budgets, list(kept))
+    return Answered(decisions, evidence, explainer, ids)
 
 
 def chunk_size(context: Context) -> int:
@@ -226,16 +242,10 @@ def _places(decisions: Decisions) -> Iterator[Place]:
             yield row, rank, position
 
 
-def _cells(
-    decisions: Decisions,
-    evidence: Evidence,
-    explainer: Explainer,
-    question: Question,
-    texts: Sequence[str],
-    ids: Sequence[UUID] | None,
-) -> Mapping[str, Cell]:
+def _cells(found: Answered, question: Question, texts: Sequence[str]) -> Mapping[str, Cell]:
     """What each column shows at a place."""
-    names, estimates = decisions.agents.names, decisions.estimates
+    evidence, explainer, ids = found.evidence, found.explainer, found.ids
+    names, estimates = found.decisions.agents.names, found.decisions.estimates
     cells: dict[str, Cell] = {**echoes(question, ROUTE_DECISIONS)}
     cells.update(
         request=lambda place: texts[place[0]],
