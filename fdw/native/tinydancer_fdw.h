@@ -10,6 +10,7 @@
  *     batch.c         ... and one batch of it
  *     scan.c          one scan: asks a question, reads its rows
  *     question.c      writes the question
+ *     commits.c       how far the server has come, so that the engine need not ask it
  *     echoes.c        the values asked for, to hold the rows' echoes against
  *     connection.c    the connections of a backend, and the frames over them
  *     wire.c          sockets, bytes and waits
@@ -71,6 +72,12 @@ extern const ContractColumn *contract_column(const ContractTable *table, const c
 extern EngineOptions engine_options(ForeignServer *server, UserMapping *mapping,
 									ForeignTable *table);
 extern List *import_foreign_schema(ImportForeignSchemaStmt *stmt, Oid serverid);
+
+/* ---- commits.c ---- */
+
+#define COMMITS_LENGTH 64		/* three numbers, and what parts them */
+
+extern int	commits_so_far(char *place, size_t size);
 
 /* ---- connection.c ---- */
 

@@ -11,7 +11,7 @@ A frame is an 8-byte header and a payload; all integers are big-endian:
     kind          from   payload
     1 HELLO       door   string token ("" for none), string name of the front door
     2 WELCOME     engine string version of the engine
-    3 SCAN        door   string table, u64 statement, i64 limit (-1: none),
+    3 SCAN        door   string table, u64 statement, i64 limit (-1: none), string commits,
                          u16 n, n strings: the columns wanted,
                          u16 n, n times: string input column, u8 match, value
                          match 0: equals the value; 1: equals any element of the array
@@ -23,7 +23,10 @@ A frame is an 8-byte header and a payload; all integers are big-endian:
 A connection starts with HELLO and WELCOME, then has any number of SCANs, one at a time, each
 answered by ROWS frames and an END, or by an ERROR. A door that has had enough closes the
 connection. Scans of one `statement` (any number but 0, unique in its connection) see one
-snapshot; a scan with statement 0 sees all that was committed before it.
+snapshot; a scan with statement 0 sees all that was committed before it. `commits` says how far
+the server of the door has come, "" where the door can't tell: two scans with the same text were
+asked with no commit in between. It is the server's identifier, its start in microseconds since
+2000, and the number of transactions with changes since then, with slashes between.
 """
 
 from __future__ import annotations
@@ -72,6 +75,7 @@ class Scan:
     inputs: tuple[Input, ...]
     statement: int = 0
     limit: int = -1
+    commits: str = ""
 
 
 Row = Sequence["str | None"]
@@ -122,6 +126,7 @@ def encode_welcome(version: str) -> bytes:
 def encode_scan(scan: Scan) -> bytes:
     """A SCAN frame. Raises FrameError where it is over MAX_PAYLOAD."""
     parts = [_string(scan.table), struct.pack(">Qq", scan.statement, scan.limit)]
+    parts.append(_string(scan.commits))
     parts.append(struct.pack(">H", len(scan.columns)))
     parts.extend(map(_string, scan.columns))
     parts.append(struct.pack(">H", len(scan.inputs)))
@@ -231,7 +236,7 @@ def decode_scan(payload: bytes) -> Scan:
     """The scan that a SCAN frame asks for."""
     reader = Reader(payload)
     table = reader.string()
-    statement, limit = reader.number("Q"), reader.number("q")
+    statement, limit, commits = reader.number("Q"), reader.number("q"), reader.string()
     columns = tuple(reader.string() for _ in range(reader.number("H")))
     inputs = tuple(
         Input(reader.string(), reader.number("B"), reader.value())
@@ -243,7 +248,7 @@ def decode_scan(payload: bytes) -> Scan:
             raise FrameError(f"input {item.column!r} has match {item.match}, not 0 or 1")
         if item.match == ANY and not isinstance(item.value, list):
             raise FrameError(f"input {item.column!r} matches any of a list, but has none")
-    return Scan(table, columns, inputs, statement, limit)
+    return Scan(table, columns, inputs, statement, limit, commits)
 
 
 def decode_rows(payload: bytes) -> Iterator[tuple[str | None, ...]]:

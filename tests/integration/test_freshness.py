@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from datetime import datetime, timedelta, timezone
 
 import psycopg
 import pytest
@@ -13,6 +14,24 @@ from hypothesis import strategies as st
 from tinydancer.errors import NotReady, Unavailable
 from tinydancer.store.database import Database
 from tinydancer.store.snapshots import Snapshots
+
+
+@pytest.fixture
+def server_place(conn) -> str:
+    """What a front door of this server writes before its number of commits."""
+    (identifier, started) = conn.execute(
+        "SELECT system_identifier, pg_postmaster_start_time() FROM pg_control_system()"
+    ).fetchone()
+    since_2000 = started - datetime(2000, 1, 1, tzinfo=timezone.utc)
+    return f"{identifier}/{since_2000 // timedelta(microseconds=1)}/"
+
+
+def end_connections(conn) -> None:
+    """What a server that breaks down does to an engine."""
+    conn.execute(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+        " WHERE application_name = 'tinydancer' AND datname = current_database()"
+    )
 
 
 def test_a_committed_agent_is_in_the_next_snapshot(conn, snapshots):
@@ -150,9 +169,9 @@ STEPS = st.lists(st.sampled_from(["change", "prune", "read", "begin", "commit"])
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
-@given(steps=STEPS)
+@given(steps=STEPS, told=st.booleans())
 def test_no_order_of_changes_prunings_and_readings_hides_a_commit(
-    steps, conn, schema_dsn, snapshots
+    steps, told, conn, schema_dsn, snapshots, server_place
 ):
     # Given an engine, a writer who commits at once and one who takes their time
     conn.execute("UPDATE settings SET default_output_tokens = 0")
@@ -173,10 +192,43 @@ def test_no_order_of_changes_prunings_and_readings_hides_a_commit(
                 row = conn.execute("SELECT avg_latency_ms FROM agents").fetchone()
                 latency = row[0]
             # Then every snapshot has all that was committed before it
-            snapshot = snapshots.current()
+            commits = f"{server_place}{expected}+{latency}" if told else ""
+            snapshot = snapshots.finish(snapshots.begin(commits))
             assert snapshot.settings.default_output_tokens == expected
             assert snapshot.agents.latency_ms.tolist() == [latency]
         slow.rollback()
+
+
+def test_where_a_front_door_tells_of_no_commit_since_nothing_is_asked(
+    conn, snapshots, server_place
+):
+    # given a snapshot that was found fresh at some place
+    place = f"{server_place}7"
+    first = snapshots.current()
+    assert snapshots.finish(snapshots.begin(place)) is first
+    # when a scan comes from the same place, then it need not wait for any answer
+    question = snapshots.begin(place)
+    assert question.answered
+    assert snapshots.finish(question) is first
+    # and one from a later place, or from another server's, has to
+    assert not snapshots.begin(f"{server_place}8").answered
+    assert not snapshots.begin("1/2/7").answered
+    snapshots.finish(snapshots.begin("1/2/7"))
+    assert not snapshots.begin("1/2/7").answered
+
+
+def test_a_place_says_nothing_once_the_server_has_ended_our_connection(
+    conn, snapshots, server_place
+):
+    # given a snapshot that was found fresh, and a server that forgets its count in a crash
+    place = f"{server_place}7"
+    snapshots.current()
+    snapshots.finish(snapshots.begin(place))
+    end_connections(conn)
+    conn.execute("INSERT INTO agents (name) VALUES ('after the crash')")
+    # then a scan from a place of the same name sees what was committed in between
+    snapshot = snapshots.finish(snapshots.begin(place))
+    assert snapshot.agents.names == ("after the crash",)
 
 
 def test_every_of_many_scans_at_once_sees_what_was_committed_before_it(conn, snapshots):
@@ -205,10 +257,7 @@ def test_every_of_many_scans_at_once_sees_what_was_committed_before_it(conn, sna
 def test_a_server_that_ends_every_connection_is_connected_to_again(conn, snapshots):
     conn.execute("INSERT INTO agents (name) VALUES ('a')")
     snapshots.current()
-    conn.execute(
-        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-        " WHERE application_name = 'tinydancer' AND datname = current_database()"
-    )
+    end_connections(conn)
     conn.execute("INSERT INTO agents (name) VALUES ('b')")
     assert snapshots.current().agents.names == ("a", "b")
 

@@ -132,13 +132,16 @@ class Engine:
         snapshot = self._snapshots.latest
         return usage(snapshot.embedder) if snapshot is not None else Usage()
 
-    def snapshot_and_embedder(self, texts: list[str]) -> tuple[Snapshot, Embedder]:
+    def snapshot_and_embedder(
+        self, texts: list[str], commits: str = ""
+    ) -> tuple[Snapshot, Embedder]:
         """A snapshot with all that is committed by now, and its embedder.
 
-        The question whether the one in memory will do travels while `texts` are embedded: the
-        embedder that is returned has their vectors already.
+        `commits` is how far the server has come, as far as the front door knows. The question
+        whether the one in memory will do travels while `texts` are embedded: the embedder that is
+        returned has their vectors already.
         """
-        question = self._snapshots.begin()
+        question = self._snapshots.begin(commits)
         ahead = _embed_ahead(self._snapshots.latest, texts)
         snapshot = self._snapshots.finish(question)
         if snapshot is not self._settled:
@@ -253,7 +256,7 @@ class EngineSession:
     def _read(self, scan: Scan) -> tuple[Snapshot, Embedder]:
         if scan.statement and scan.statement == self._statement and self._snapshot is not None:
             return self._snapshot, self._snapshot.embedder
-        snapshot, embedder = self._engine.snapshot_and_embedder(_texts(scan))
+        snapshot, embedder = self._engine.snapshot_and_embedder(_texts(scan), scan.commits)
         self._statement, self._snapshot = scan.statement, snapshot
         return snapshot, embedder
 

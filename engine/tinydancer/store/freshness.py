@@ -2,7 +2,8 @@
 
 The question is sent when a scan starts and read when its text is embedded, so that a scan hardly
 waits for it. Scans that ask at the same time share one question, as long as it was sent after
-each of them had asked.
+each of them had asked. Nothing is asked for a scan whose front door says how far the server has
+come, where that is no further than when a question was asked last.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ ANSWER_TIMEOUT_S = 5.0
 
 # All parts: what an answer names after a reconnect, when nothing is known of the time between.
 EVERYTHING = frozenset({"*"})
+NOTHING: frozenset[str] = frozenset()
 
 # Rows at or above the copy's xmin which it did not see; a floor there may hide pruned ones. The
 # table's own oid tells a schema that was dropped and restored meanwhile.
@@ -34,6 +36,13 @@ UNION
 SELECT '*' WHERE 'tinydancer.changes'::regclass::oid <> {changes}
 """
 STALE_PARTS = _QUESTION.format(snapshot="%(snapshot)s::pg_snapshot", changes="%(changes)s::oid")
+
+_SERVER = """
+SELECT system_identifier || '/'
+  || ((extract(epoch FROM pg_postmaster_start_time()) - extract(epoch FROM timestamptz
+       '2000-01-01 00:00:00+00')) * 1000000)::bigint || '/'
+FROM pg_control_system()
+"""
 
 _NAME = b"freshness"
 _PREPARED = _QUESTION.format(snapshot="$1", changes="$2").encode()
@@ -56,6 +65,7 @@ class Question:
     """One question, shared by the scans that asked before it was sent."""
 
     seen: Seen
+    commits: str = ""
     asked_at: float = field(default_factory=monotonic)
     stale: frozenset[str] | None = None
     error: TinyDancerError | None = None
@@ -67,7 +77,11 @@ class Question:
 
 
 class Freshness:
-    """The connection on which questions travel. Thread-safe."""
+    """The connection on which questions travel. Thread-safe.
+
+    A server that restarts after a crash counts its commits anew. It has closed our connection by
+    then: what was found on one connection holds as long as this connection does.
+    """
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -75,6 +89,10 @@ class Freshness:
         self._conn: psycopg.Connection[Any] | None = None
         self._sent: Question | None = None
         self._waiting: Question | None = None
+        self._poll = select.poll()
+        # What the places of our own server begin with, and the last one that was found fresh.
+        self._server = ""
+        self._fresh: tuple[str, Seen] | None = None
 
     def connect(self) -> None:
         """Connect where there is no connection: what is read from now on can be asked about.
@@ -85,18 +103,23 @@ class Freshness:
             if self._conn is None:
                 self._conn = self._open()
 
-    def ask(self, seen: Seen) -> Question:
-        """Send the question whether anything changed since `seen`, or join one not sent yet."""
+    def ask(self, seen: Seen, commits: str = "") -> Question:
+        """Send the question whether anything changed since `seen`, or join one not sent yet.
+
+        `commits` is how far the server has come, "" where that is not known.
+        """
         with self._lock:
             if self._sent is not None and self._arrived():
                 self._finish()
             if self._sent is None:
-                question = self._waiting or Question(seen)
+                if self._fresh == (commits, seen) and not self._poll.poll(0):
+                    return Question(seen, stale=NOTHING)
+                question = self._waiting or Question(seen, commits)
                 self._waiting = None
                 self._send(question)
                 return question
             if self._waiting is None:
-                self._waiting = Question(seen)
+                self._waiting = Question(seen, commits)
             return self._waiting
 
     def answer(self, question: Question) -> frozenset[str]:
@@ -157,9 +180,12 @@ class Freshness:
             conn.execute("SET plan_cache_mode = force_generic_plan")
             result = conn.pgconn.prepare(_NAME, _PREPARED)
             _expect(result, pq.ExecStatus.COMMAND_OK)
+            self._server = _server(conn)
         except psycopg.OperationalError as error:
             conn.close()
             raise unavailable(error) from error
+        self._poll = select.poll()
+        self._poll.register(conn.pgconn.socket, select.POLLIN)
         return conn
 
     def _arrived(self) -> bool:
@@ -177,6 +203,8 @@ class Freshness:
         assert question is not None and self._conn is not None  # noqa: S101 - a question is out
         try:
             question.stale = _read(self._conn.pgconn)
+            if not question.stale and self._server and question.commits.startswith(self._server):
+                self._fresh = (question.commits, question.seen)
         except psycopg.OperationalError:
             self._drop()
             self._reconnect(question)
@@ -185,9 +213,21 @@ class Freshness:
             question.error = error
 
     def _drop(self) -> None:
+        self._fresh = None
         if self._conn is not None:
             self._conn.close()
             self._conn = None
+
+
+def _server(conn: psycopg.Connection[Any]) -> str:
+    """What the places of this server begin with, as a front door writes them; "" where its
+    administrator keeps that to himself.
+    """
+    try:
+        row = conn.execute(_SERVER).fetchone()
+    except psycopg.errors.InsufficientPrivilege:
+        return ""
+    return str(row[0]) if row is not None else ""
 
 
 def _read(pgconn: pq.abc.PGconn) -> frozenset[str]:

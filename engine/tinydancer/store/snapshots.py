@@ -45,12 +45,15 @@ class Snapshots:
         self._writer = Thread(target=self._write, name="write-back", daemon=True)
         self._writer.start()
 
-    def begin(self) -> Question:
-        """Ask whether the snapshot in memory is fresh; `finish` takes the answer."""
+    def begin(self, commits: str = "") -> Question:
+        """Ask whether the snapshot in memory is fresh; `finish` takes the answer.
+
+        `commits` is how far the server has come, as far as a front door knows.
+        """
         snapshot = self._snapshot
         if snapshot is None:
             return Question(Seen("", 0), stale=EVERYTHING)
-        return self._freshness.ask(snapshot.seen)
+        return self._freshness.ask(snapshot.seen, commits)
 
     def finish(self, question: Question) -> Snapshot:
         """The snapshot for the scan that began with `question`.

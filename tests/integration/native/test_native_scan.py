@@ -293,6 +293,23 @@ def test_a_limit_is_told_to_the_engine_where_nothing_else_drops_rows(
     assert [scan.limit for scan in engine.scans] == [2, -1, -1, -1]
 
 
+def test_the_engine_is_told_how_far_the_server_has_come(
+    connection: Connection, engine: ScriptedEngine
+) -> None:
+    def ask() -> str:
+        connection.execute("SELECT * FROM route_decisions WHERE request = 'x'")
+        return engine.scans[-1].commits
+
+    [(identifier,)] = connection.execute("SELECT system_identifier FROM pg_control_system()")
+    before = ask()
+    # given a commit, then the next scan is from another place of the same server
+    connection.execute("CREATE TEMP TABLE changed ()")
+    after = ask()
+    assert before != after
+    assert before.startswith(f"{identifier}/")
+    assert before.rpartition("/")[0] == after.rpartition("/")[0]
+
+
 def test_one_connection_serves_many_statements(
     connection: Connection, engine: ScriptedEngine
 ) -> None:

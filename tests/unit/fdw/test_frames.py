@@ -24,6 +24,7 @@ SCANS = st.builds(
     st.lists(INPUTS, max_size=4).map(tuple),
     st.integers(0, 2**64 - 1),
     st.integers(-1, 2**63 - 1),
+    TEXT,
 )
 
 
