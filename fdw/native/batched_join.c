@@ -1,5 +1,6 @@
 /*
- * batched_join.c: runs a join that sends its outer values to the engine in batches.
+ * batched_join.c: runs a join that sends its outer values to the engine in batches. Calls in a select
+ * list run as a left join with the table that answers them.
  *
  * A batch: read some outer rows, collect their distinct values, ask for all of them at once, file
  * the answer's rows under the value that each echoes (batch.c); then go through the outer rows in
@@ -8,11 +9,14 @@
  */
 #include "batched_join.h"
 
+#include "catalog/pg_proc.h"
 #include "commands/explain.h"
 #include "executor/executor.h"
 #include "miscadmin.h"
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
+#include "storage/lmgr.h"
+#include "utils/acl.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/ruleutils.h"
@@ -184,6 +188,68 @@ explain_join(CustomScanState *node, List *ancestors, ExplainState *es)
 	ExplainPropertyText("Join Cond", deparse_expression(clauses, context, true, false), es);
 	scan_explain(join->scan, linitial(custom->custom_exprs), context, es);
 }
+
+/* A call in a select list needs the privileges that the function, run by this user, would need. */
+static void
+begin_calls(CustomScanState *node, EState *estate, int eflags)
+{
+	List	   *private = ((CustomScan *) node->ss.ps.plan)->custom_private;
+	Oid			relid = scan_plan_from_list(linitial(private)).relid;
+	Oid			function = linitial_oid(lfourth(private));
+	AclResult	allowed;
+
+	LockRelationOid(relid, AccessShareLock);
+#if PG_VERSION_NUM >= 160000
+	allowed = object_aclcheck(ProcedureRelationId, function, GetUserId(), ACL_EXECUTE);
+#else
+	allowed = pg_proc_aclcheck(function, GetUserId(), ACL_EXECUTE);
+#endif
+	if (allowed != ACLCHECK_OK)
+		aclcheck_error(allowed, OBJECT_FUNCTION, get_func_name(function));
+	allowed = pg_class_aclcheck(relid, GetUserId(), ACL_SELECT);
+	if (allowed != ACLCHECK_OK)
+		aclcheck_error(allowed, OBJECT_FOREIGN_TABLE, get_rel_name(relid));
+	begin_join(node, estate, eflags);
+}
+
+static void
+explain_calls(CustomScanState *node, List *ancestors, ExplainState *es)
+{
+	CustomScan *custom = (CustomScan *) node->ss.ps.plan;
+	List	   *context = set_deparse_context_plan(es->deparse_cxt, (Plan *) custom, ancestors);
+	ScanPlan	plan = scan_plan_from_list(linitial(custom->custom_private));
+	int			key = lthird_int(lsecond(custom->custom_private));
+	TargetEntry *answer = llast(custom->custom_scan_tlist);
+
+	if (llast_int(plan.columns) == key)
+		answer = list_nth(custom->custom_scan_tlist, list_length(custom->custom_scan_tlist) - 2);
+	ExplainPropertyText("Call", deparse_expression((Node *) makeVarFromTargetEntry(INDEX_VAR, answer),
+												   context, true, false), es);
+	scan_explain(((BatchedJoin *) node)->scan, linitial(custom->custom_exprs), context, es);
+}
+
+static const CustomExecMethods calls_exec_methods = {
+	.CustomName = BATCHED_CALLS_NAME,
+	.BeginCustomScan = begin_calls,
+	.ExecCustomScan = exec_join,
+	.EndCustomScan = end_join,
+	.ReScanCustomScan = rescan_join,
+	.ExplainCustomScan = explain_calls,
+};
+
+static Node *
+create_calls_state(CustomScan *plan)
+{
+	BatchedJoin *join = (BatchedJoin *) newNode(sizeof(BatchedJoin), T_CustomScanState);
+
+	join->css.methods = &calls_exec_methods;
+	return (Node *) join;
+}
+
+const CustomScanMethods batched_calls_methods = {
+	.CustomName = BATCHED_CALLS_NAME,
+	.CreateCustomScanState = create_calls_state,
+};
 
 static const CustomExecMethods exec_methods = {
 	.CustomName = BATCHED_JOIN_NAME,

@@ -1,6 +1,6 @@
 /*
- * batched_join.h: what the parts of a batched join share: its plan (batched_path.c), its node
- * (batched_join.c) and its batches (batch.c).
+ * batched_join.h: what the parts of a batched join share: its plans (batched_path.c for a join,
+ * batched_calls.c for calls in a select list), its node (batched_join.c), its batches (batch.c).
  */
 #ifndef TINYDANCER_BATCHED_JOIN_H
 #define TINYDANCER_BATCHED_JOIN_H
@@ -12,11 +12,15 @@
 #pragma GCC visibility push(hidden)
 
 #define BATCHED_JOIN_NAME "Tiny Dancer Batched Join"
+#define BATCHED_CALLS_NAME "Tiny Dancer Batched Calls"
 /* The first batch is one row, so that a LIMIT 1 asks for one; each is this much larger. */
 #define BATCH_GROWTH 4
 
 extern int	batched_join_size;
 extern const CustomScanMethods batched_join_methods;
+extern const CustomScanMethods batched_calls_methods;
+extern double batches_of(double rows);
+extern List *outer_tlist(Plan *outer);
 
 /* A row of the answer; rows of one value are linked. */
 typedef struct AnswerRow

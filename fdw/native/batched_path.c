@@ -153,7 +153,7 @@ can_batch(PlannerInfo *root, RelOptInfo *joinrel, RelOptInfo *inner, JoinType ty
 /* ---- its cost ---- */
 
 /* How many questions `rows` outer rows take: batches grow from one row. */
-static double
+double
 batches_of(double rows)
 {
 	double		size = 1;
@@ -252,7 +252,7 @@ offer_batched_join(PlannerInfo *root, RelOptInfo *joinrel, RelOptInfo *outer, Re
 /* ---- its plan ---- */
 
 /* A scan tuple holds the outer plan's columns ... */
-static List *
+List *
 outer_tlist(Plan *outer)
 {
 	List	   *tlist = NIL;

@@ -3,9 +3,11 @@
  */
 #include "tinydancer_fdw.h"
 
+#include "catalog/pg_class.h"
 #include "commands/explain.h"
 #include "executor/executor.h"
 #include "nodes/pathnodes.h"
+#include "utils/lsyscache.h"
 #include "utils/ruleutils.h"
 #if PG_VERSION_NUM >= 180000
 #include "commands/explain_state.h"
@@ -129,6 +131,13 @@ is_tinydancer_relation(RelOptInfo *rel)
 	return rel->fdwroutine != NULL && rel->fdwroutine->IterateForeignScan == iterate_scan;
 }
 
+bool
+is_tinydancer_table(Oid relid)
+{
+	return get_rel_relkind(relid) == RELKIND_FOREIGN_TABLE &&
+		GetFdwRoutineByRelId(relid)->IterateForeignScan == iterate_scan;
+}
+
 Datum
 tinydancer_native_handler(PG_FUNCTION_ARGS)
 {
@@ -150,4 +159,5 @@ void
 _PG_init(void)
 {
 	batched_join_init();
+	batched_calls_init();
 }

@@ -6,7 +6,8 @@
  *     planning.c      paths and plans of a foreign scan
  *     fdw.c           the handler, and the running of a foreign scan
  *     batched_path.c  a join that sends its outer values in batches: its plan ...
- *     batched_join.c  ... its running ...
+ *     batched_calls.c ... calls in a select list that send theirs in batches: their plan ...
+ *     batched_join.c  ... the running of both ...
  *     batch.c         ... and one batch of it
  *     scan.c          one scan: asks a question, reads its rows
  *     question.c      writes the question
@@ -171,7 +172,7 @@ extern void scan_stop(EngineScan *scan);
 extern void scan_explain(EngineScan *scan, List *values, List *context,
 						 struct ExplainState *es);
 
-/* ---- planning.c, fdw.c, batched_path.c ---- */
+/* ---- planning.c, fdw.c, batched_path.c, batched_calls.c ---- */
 
 /* Costs are in units of a sequential page read, taken as 10 microseconds. */
 #define ROUND_TRIP_COST 6.0
@@ -182,7 +183,9 @@ extern void get_paths(PlannerInfo *root, RelOptInfo *rel, Oid relid);
 extern ForeignScan *get_plan(PlannerInfo *root, RelOptInfo *rel, Oid relid, ForeignPath *path,
 							 List *tlist, List *clauses, Plan *outer_plan);
 extern bool is_tinydancer_relation(RelOptInfo *rel);
+extern bool is_tinydancer_table(Oid relid);
 extern void batched_join_init(void);
+extern void batched_calls_init(void);
 
 #pragma GCC visibility pop
 

@@ -195,7 +195,7 @@ REQUEST_CLASSIFICATIONS = Table(
         Column("classification", "jsonb", "All of it: every category with its probability."),
         Column("model", "text", "The model that classified it."),
     ),
-    microseconds=250,
+    microseconds=100,
 )
 
 STRATEGIES = ("pipeline", "parallel", "ensemble")

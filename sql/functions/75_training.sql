@@ -1,7 +1,7 @@
 -- Classifying requests, training classifiers, fitting routes' thresholds.
 
 CREATE OR REPLACE FUNCTION tinydancer.ruvector_classify_request(content text) RETURNS jsonb
-LANGUAGE plpgsql STABLE STRICT PARALLEL RESTRICTED COST 1000
+LANGUAGE plpgsql STABLE STRICT PARALLEL RESTRICTED COST 12000
 SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
 BEGIN
@@ -12,8 +12,8 @@ END
 $$;
 COMMENT ON FUNCTION tinydancer.ruvector_classify_request(text) IS
     'What a request is about, by the active classifier: {classifications, top_category, '
-    'confidence, out_of_scope, plausible, capabilities, model}. For many rows, a join with '
-    'request_classifications asks in batches.';
+    'confidence, out_of_scope, plausible, capabilities, model}. In a select list it asks in batches, '
+    'by the native front door; a join with request_classifications always does.';
 
 CREATE OR REPLACE FUNCTION tinydancer.ruvector_train_classifier(
     name text DEFAULT 'classifier',

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import psycopg
 import pytest
-from tests.conftest import sqlstate
+from tests.conftest import Installation, sqlstate
 
 from tinydancer.embeddings.static import StaticEmbedder
 from tinydancer.neural import packing
@@ -61,3 +61,23 @@ def test_a_damaged_model_is_named_and_decisions_go_on(db: psycopg.Connection) ->
     assert sqlstate(caught.value) == "22023"
     decided = db.execute("SELECT count(*) FROM route_decisions WHERE request = 'x'").fetchone()
     assert decided == (1,)
+
+
+def test_a_select_list_gives_what_the_table_gives(
+    db: psycopg.Connection, installation: Installation
+) -> None:
+    db.execute("CREATE TEMP TABLE pending_requests (request_id integer, content text)")
+    db.execute(
+        "INSERT INTO pending_requests SELECT n, nullif('translate page ' || n, 'translate page 3') "
+        "FROM generate_series(1, 200) n"
+    )
+    query = "SELECT request_id, ruvector_classify_request(content) ->> 'top_category'"
+    query += " FROM pending_requests"
+    rows = db.execute(query).fetchall()
+    joined = db.execute(
+        "SELECT request_id, c.classification ->> 'top_category' FROM pending_requests p "
+        "LEFT JOIN request_classifications c ON c.content = p.content ORDER BY request_id"
+    ).fetchall()
+    assert rows == joined
+    plan = str(db.execute(f"EXPLAIN {query}").fetchall())
+    assert ("Tiny Dancer Batched Calls" in plan) == (installation.front_door == "native")

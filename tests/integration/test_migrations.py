@@ -84,6 +84,20 @@ def test_installing_again_changes_nothing_and_keeps_rows(new_schema_dsn):
     assert signature(new_schema_dsn) == before
 
 
+def test_an_upgrade_keeps_calls_in_batches(empty_database):
+    support = (
+        "SELECT prosupport::text FROM pg_proc"
+        " WHERE oid = 'tinydancer.ruvector_classify_request(text)'::regprocedure"
+    )
+    with connect(empty_database) as connection:
+        if "native" not in schema.available_front_doors(connection):
+            pytest.skip("this server has no library tinydancer_fdw")
+        address = EngineAddress(socket="/nowhere")
+        schema.install(connection, front_doors=["native"], engine_address=address)
+        schema.upgrade(connection)
+        assert connection.execute(support).fetchone() == ("tinydancer.tinydancer_native_support",)
+
+
 def test_what_fails_on_the_way_leaves_nothing(empty_database):
     with connect(empty_database) as connection:
         # The front door comes last, and an address that is none is found out there.

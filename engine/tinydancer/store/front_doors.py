@@ -22,7 +22,15 @@ MULTICORN_WRAPPER = "tinydancer_fdw.wrapper.TinyDancer"
 NATIVE_FUNCTIONS = (
     ("tinydancer_native_handler", "()", "fdw_handler"),
     ("tinydancer_native_validator", "(text[], oid)", "void"),
+    ("tinydancer_native_support", "(internal)", "internal"),
 )
+_NATIVE_COMMENTS = {
+    "tinydancer_native_handler": "Handler of the native front door.",
+    "tinydancer_native_validator": "Checks the options of the native front door.",
+    "tinydancer_native_support": "Has calls in a select list made in batches.",
+}
+# Functions of one text whose calls in a select list the native front door makes in batches.
+BATCHED_FUNCTIONS = ("tinydancer.ruvector_classify_request(text)",)
 
 
 @dataclass(frozen=True)
@@ -131,6 +139,21 @@ def foreign_tables(conn: Connection, door: str | None) -> None:
         )
     for table in TABLES.values():
         _describe(conn, table)
+    if server == "tinydancer_native":
+        _batch_calls(conn)
+
+
+def _batch_calls(conn: Connection) -> None:
+    """Give the functions of the schema, which have just been replaced, their support function.
+
+    PostgreSQL leaves that to superusers; where anyone else upgrades, calls go one by one.
+    """
+    if _has_native(conn):
+        _install_native_functions(conn)
+        for function in BATCHED_FUNCTIONS:
+            conn.execute(
+                f"ALTER FUNCTION {function} SUPPORT tinydancer.tinydancer_native_support".encode()
+            )
 
 
 def _create_native_functions(conn: Connection, schema: str) -> None:
@@ -142,20 +165,16 @@ def _create_native_functions(conn: Connection, schema: str) -> None:
         conn.execute(statement.encode())
 
 
-def _create_native_wrapper(conn: Connection) -> None:
+def _install_native_functions(conn: Connection) -> None:
     _create_native_functions(conn, "tinydancer")
-    conn.execute(
-        "COMMENT ON FUNCTION tinydancer.tinydancer_native_handler() IS"
-        " 'Handler of the native front door.'"
-    )
-    conn.execute(
-        "COMMENT ON FUNCTION tinydancer.tinydancer_native_validator(text[], oid) IS"
-        " 'Checks the options of the native front door.'"
-    )
-    conn.execute(
-        "REVOKE ALL ON FUNCTION tinydancer.tinydancer_native_handler(),"
-        " tinydancer.tinydancer_native_validator(text[], oid) FROM PUBLIC"
-    )
+    for name, arguments, _ in NATIVE_FUNCTIONS:
+        function = f"FUNCTION tinydancer.{name}{arguments}"
+        conn.execute(f"COMMENT ON {function} IS '{_NATIVE_COMMENTS[name]}'".encode())
+        conn.execute(f"REVOKE ALL ON {function} FROM PUBLIC".encode())
+
+
+def _create_native_wrapper(conn: Connection) -> None:
+    _install_native_functions(conn)
     query = "SELECT FROM pg_foreign_data_wrapper WHERE fdwname = 'tinydancer_native'"
     if conn.execute(query).fetchone() is None:
         conn.execute(
