@@ -70,9 +70,19 @@ input_value(BatchedJoin *join, int input, int16 length, bool by_value, bool *nul
 	return value;
 }
 
-/* The question that the outer row in the scan tuple belongs to; NULL where an input is NULL. */
+/* Whether a question may take up a row of this value. */
+static inline bool
+takes(BatchedJoin *join, Question *question, text *value)
+{
+	return !join->apart || values_lookup(question->values, value) == NULL;
+}
+
+/*
+ * The question that the outer row in the scan tuple, of this value, belongs to; NULL where an input
+ * is NULL.
+ */
 static Question *
-question_of_row(BatchedJoin *join)
+question_of_row(BatchedJoin *join, text *value)
 {
 	Datum	   *inputs = MemoryContextAlloc(join->batch,
 											sizeof(Datum) * (size_t) (join->nvarying + 1));
@@ -95,7 +105,7 @@ question_of_row(BatchedJoin *join)
 			   datumIsEqual(question->inputs[i], inputs[i], join->varying[i].by_value,
 							join->varying[i].length))
 			i++;
-		if (i == join->nvarying)
+		if (i == join->nvarying && takes(join, question, value))
 			return question;
 	}
 	question = MemoryContextAlloc(join->batch, sizeof(Question));
@@ -136,11 +146,11 @@ read_outer_rows(BatchedJoin *join)
 		MemoryContextSwitchTo(before);
 		load_outer(join, slot);
 		value = input_value(join, join->key, -1, false, &null);
-		row->question = null ? NULL : question_of_row(join);
+		row->value = null ? NULL : DatumGetTextP(value);
+		row->question = null ? NULL : question_of_row(join, row->value);
 		ResetExprContext(join->css.ss.ps.ps_ExprContext);
 		if (row->question == NULL)
 			continue;
-		row->value = DatumGetTextP(value);
 		entry = values_insert(row->question->values, row->value, &found);
 		if (!found)
 		{

@@ -4,7 +4,8 @@
  *
  * A batch: read some outer rows, collect their distinct values, ask for all of them at once, file
  * the answer's rows under the value that each echoes (batch.c); then go through the outer rows in
- * their order and emit each with its rows. All clauses of the join are checked, on rows of both
+ * their order and emit each with its rows. Rows of the same value share its answer, unless the query
+ * asks for what identifies an answer, such as the id of a decision: then each has its own. All clauses of the join are checked, on rows of both
  * sides put side by side.
  */
 #include "batched_join.h"
@@ -113,6 +114,7 @@ begin_join(CustomScanState *node, EState *estate, int eflags)
 	node->custom_ps = list_make1(outer);
 	join->left = linitial_int(numbers) == JOIN_LEFT;
 	join->key = lsecond_int(numbers);
+	join->apart = list_nth_int(numbers, 4) != 0;
 	join->scan = scan_create(plan, estate);
 	join->inputs = palloc(sizeof(ExprState *) * (size_t) list_length(plan.inputs));
 	foreach(cell, (List *) linitial(custom->custom_exprs))

@@ -41,7 +41,10 @@ typedef struct BatchValue
 
 typedef struct values_hash values_hash;
 
-/* What is asked for the outer rows of a batch that agree in all inputs but the key. */
+/*
+ * What is asked for outer rows of a batch that agree in all inputs but the key. Where each is to have
+ * an answer of its own, a value that repeats is asked in another question.
+ */
 typedef struct Question
 {
 	struct Question *next;
@@ -72,6 +75,7 @@ typedef struct BatchedJoin
 	bool		left;			/* rows without a match are emitted too */
 	int			key;			/* which of the inputs is the key */
 	int			key_column;		/* which of the columns received echoes it */
+	bool		apart;			/* each outer row has an answer of its own */
 	int			ninputs;
 	int			nvarying;
 	VaryingInput *varying;

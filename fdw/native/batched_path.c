@@ -175,6 +175,8 @@ add_batched_path(PlannerInfo *root, RelOptInfo *joinrel, RelOptInfo *inner, Path
 	double		scans = batches;
 	double		requests = 1;
 	double		values;
+	bool		apart = asks_identity(inputs, columns_needed(inputs, inner_columns(joinrel, inner,
+																				   extra->restrictlist)));
 	List	   *varying = NIL;
 	List	   *from_outer = NIL;
 	int			left_join = 0;
@@ -192,10 +194,15 @@ add_batched_path(PlannerInfo *root, RelOptInfo *joinrel, RelOptInfo *inner, Path
 		if (count > 0)
 			requests *= count;
 	}
-	/* What repeats within a batch is asked for once. */
+	/* What repeats within a batch is asked for once, or in a question of its own. */
 	values = Min(rows, batches * estimate_num_groups(root, from_outer, rows, NULL, NULL));
 	if (varying != NIL)
 		scans = Min(values, batches * estimate_num_groups(root, varying, rows, NULL, NULL));
+	if (apart)
+	{
+		scans = Min(rows, scans * rows / values);
+		values = rows;
+	}
 	path->path.pathtype = T_CustomScan;
 	path->path.parent = joinrel;
 	path->path.pathtarget = joinrel->reltarget;
@@ -367,7 +374,8 @@ plan_join(PlannerInfo *root, RelOptInfo *rel, CustomPath *path, List *tlist, Lis
 						  extract_actual_clauses(inner->baserestrictinfo, false));
 	scan->custom_exprs = list_make2(values, marked(checked, relid, left_join));
 	scan->custom_private = list_make3(scan_plan_to_list(&plan),
-									  list_make4_int((int) type, key, inputs->key, whole),
+									  list_make5_int((int) type, key, inputs->key, whole,
+													 asks_identity(inputs, plan.columns)),
 									  varying);
 	scan->methods = &batched_join_methods;
 	return &scan->scan.plan;

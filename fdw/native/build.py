@@ -36,7 +36,9 @@ def contract_header() -> str:
     for table in contract.TABLES.values():
         lines.append(f"static const ContractColumn {table.name}_columns[] = {{")
         for column in table.columns:
-            flags = f"{str(column.input).lower()}, {str(column.required).lower()}"
+            flags = ", ".join(
+                str(flag).lower() for flag in (column.input, column.required, column.identity)
+            )
             lines.append(f'\t{{"{column.name}", "{column.type}", {flags}}},')
         lines += ["};", ""]
     lines.append("static const ContractTable contract[] = {")

@@ -95,6 +95,35 @@ get_rel_size(PlannerInfo *root, RelOptInfo *rel, Oid relid)
 							  local_selectivity(root, rel, rel->baserestrictinfo));
 }
 
+/* Whether any of some columns is another with each answer. */
+bool
+asks_identity(const RelationInputs *inputs, List *columns)
+{
+	ListCell   *cell;
+
+	foreach(cell, columns)
+		if (inputs->columns[lfirst_int(cell) - 1]->identity)
+			return true;
+	return false;
+}
+
+/*
+ * A nested loop must ask for each of its outer rows, where each is to have an answer of its own: the
+ * planner puts no Memoize above a path whose clauses it takes to be volatile.
+ */
+static void
+forbid_memoize(RelOptInfo *rel, ParamPathInfo *parameters)
+{
+	Bitmapset  *needed = NULL;
+	ListCell   *cell;
+
+	pull_varattnos((Node *) rel->reltarget->exprs, rel->relid, &needed);
+	if (!asks_identity(rel->fdw_private, columns_needed(rel->fdw_private, needed)))
+		return;
+	foreach(cell, parameters->ppi_clauses)
+		lfirst_node(RestrictInfo, cell)->has_volatile = VOLATILITY_VOLATILE;
+}
+
 /* A path whose values come from the relations of `outer`. */
 static void
 add_scan_path(PlannerInfo *root, RelOptInfo *rel, Relids outer)
@@ -109,7 +138,10 @@ add_scan_path(PlannerInfo *root, RelOptInfo *rel, Relids outer)
 	bool		possible;
 
 	if (parameters != NULL)
+	{
+		forbid_memoize(rel, parameters);
 		clauses = list_concat_copy(clauses, parameters->ppi_clauses);
+	}
 	quals = pick_input_quals(root, rel, inputs, clauses);
 	known = supplied(quals);
 	possible = bms_is_subset(inputs->constrained, known) &&

@@ -43,6 +43,7 @@ typedef struct ContractColumn
 	const char *type;
 	bool		input;
 	bool		required;
+	bool		identity;		/* another with each answer */
 } ContractColumn;
 
 typedef struct ContractTable
@@ -178,6 +179,7 @@ extern void scan_explain(EngineScan *scan, List *values, List *context,
 #define ROUND_TRIP_COST 6.0
 #define REQUEST_COST(table) ((table)->microseconds / 10.0)
 
+extern bool asks_identity(const RelationInputs *inputs, List *columns);
 extern void get_rel_size(PlannerInfo *root, RelOptInfo *rel, Oid relid);
 extern void get_paths(PlannerInfo *root, RelOptInfo *rel, Oid relid);
 extern ForeignScan *get_plan(PlannerInfo *root, RelOptInfo *rel, Oid relid, ForeignPath *path,

@@ -22,13 +22,17 @@ INPUT_TYPES = frozenset({"text", "integer", "double precision", "boolean", "text
 
 @dataclass(frozen=True)
 class Column:
-    """One column: an input where `input` is true, refused without a value where `required`."""
+    """One column: an input where `input` is true, refused without a value where `required`.
+
+    An `identity` is another with each answer: rows of a join that want it never share an answer.
+    """
 
     name: str
     type: str
     description: str
     input: bool = False
     required: bool = False
+    identity: bool = False
 
 
 @dataclass(frozen=True)
@@ -100,7 +104,12 @@ ROUTE_DECISIONS = Table(
         Column("score", "double precision", "What the policy maximised, 0 to 1."),
         Column("reasoning", "text", "The decision in a sentence."),
         Column("explanation", "jsonb", "Objective, weights, candidates, refusals, models."),
-        Column("decision_id", "uuid", "Its id, for rank 1. Asking for it keeps the decision."),
+        Column(
+            "decision_id",
+            "uuid",
+            "Its id, for rank 1. Asking for it keeps the decision.",
+            identity=True,
+        ),
     ),
     microseconds=300,
 )
@@ -132,7 +141,10 @@ BATCH_DECISIONS = Table(
         Column("capacity_prices", "jsonb", "Money that one more place at each full agent saves."),
         Column("unserved", "integer", "Requests that no agent may serve; in no sum above."),
         Column(
-            "decision_ids", "jsonb", "Their ids, in order. Asking for them keeps the decisions."
+            "decision_ids",
+            "jsonb",
+            "Their ids, in order. Asking for them keeps the decisions.",
+            identity=True,
         ),
     ),
     microseconds=5000,

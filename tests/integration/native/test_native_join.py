@@ -68,6 +68,20 @@ def test_a_value_that_repeats_is_asked_once_a_batch_and_nulls_never(
     assert [sorted(map(str, values)) for values in batched] == [["r1"]] + [["r1", "r2"]] * 5
 
 
+def test_a_value_that_repeats_is_asked_again_where_each_row_is_to_have_its_own_answer(
+    connection: Connection, engine: ScriptedEngine
+) -> None:
+    connection.execute("SET tinydancer.join_batch = 1000")
+    rows = answers(
+        connection,
+        "SELECT s.n, d.decision_id FROM (SELECT n, 'r' || least(n, 3) AS r "
+        "FROM generate_series(1, 5) n) s JOIN route_decisions d ON d.request = s.r",
+    )
+    assert len(rows) == 5
+    batched = [inputs[0][1] for inputs in engine.asked if isinstance(inputs[0][1], list)]
+    assert sorted(map(sorted, batched)) == [["r1"], ["r2", "r3"], ["r3"], ["r3"]]
+
+
 def test_an_outer_row_gets_each_of_its_rows(connection: Connection) -> None:
     rows = answers(
         connection,
