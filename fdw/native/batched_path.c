@@ -120,8 +120,9 @@ batched_quals(PlannerInfo *root, RelOptInfo *outer, RelOptInfo *inner, List *joi
 			 exprType((Node *) qual->value) != TEXTOID))
 			return NIL;
 	}
-	return bms_is_member(inputs->key, supplied) && bms_is_subset(inputs->constrained, supplied)
-		? quals : NIL;
+	return bms_is_member(inputs->key, supplied) &&
+		bms_is_subset(inputs->constrained, supplied) &&
+		bms_is_subset(inputs->compared, supplied) ? quals : NIL;
 }
 
 static bool

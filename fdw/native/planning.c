@@ -87,6 +87,7 @@ get_rel_size(PlannerInfo *root, RelOptInfo *rel, Oid relid)
 	rel->fdw_private = inputs;
 	quals = pick_input_quals(root, rel, inputs, rel->baserestrictinfo);
 	inputs->constrained = supplied(quals);
+	inputs->compared = compared_inputs(root, rel, inputs);
 	requests = requests_made(quals);
 	if (inputs->key != 0 && !bms_is_member(inputs->key, inputs->constrained))
 		requests *= UNKNOWN_REQUESTS;
@@ -300,6 +301,15 @@ take_over_key(RelationInputs *inputs, Oid relid, List *quals, List **clauses)
 	return 0;
 }
 
+/* The first of `wanted` that is not in `known`, or 0. */
+static AttrNumber
+first_missing(Bitmapset *wanted, Bitmapset *known)
+{
+	Bitmapset  *missing = bms_difference(wanted, known);
+
+	return bms_is_empty(missing) ? 0 : (AttrNumber) bms_next_member(missing, -1);
+}
+
 ForeignScan *
 get_plan(PlannerInfo *root, RelOptInfo *rel, Oid relid, ForeignPath *path, List *tlist,
 		 List *clauses, Plan *outer_plan)
@@ -308,7 +318,7 @@ get_plan(PlannerInfo *root, RelOptInfo *rel, Oid relid, ForeignPath *path, List 
 	List	   *quals = pick_input_quals(root, rel, inputs, clauses);
 	List	   *local = extract_actual_clauses(clauses, false);
 	Bitmapset  *needed = NULL;
-	Bitmapset  *unmet = bms_difference(inputs->constrained, supplied(quals));
+	Bitmapset  *known = supplied(quals);
 	List	   *values = NIL;
 	ScanPlan	plan = {0};
 	ListCell   *cell;
@@ -319,7 +329,8 @@ get_plan(PlannerInfo *root, RelOptInfo *rel, Oid relid, ForeignPath *path, List 
 	plan.relid = relid;
 	plan.columns = columns_needed(inputs, needed);
 	plan.limit = row_limit(root, rel, list_length(clauses), list_length(quals));
-	plan.unmet = bms_is_empty(unmet) ? 0 : (AttrNumber) bms_next_member(unmet, -1);
+	plan.unmet = first_missing(inputs->constrained, known);
+	plan.compared = first_missing(inputs->compared, known);
 	foreach(cell, quals)
 	{
 		InputQual  *qual = lfirst(cell);

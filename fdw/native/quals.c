@@ -2,8 +2,10 @@
  * quals.c: which clauses of a query are inputs, and what a plan remembers of them.
  *
  * An input qual is `column = value` or `column = ANY (values)` on an input column, or alternatives of
- * the first, where the value has nothing of the same relation in it and is not volatile. The executor checks every clause
- * again on the rows, so that a clause sent to the engine may be approximate, but never wrong.
+ * the first, where the value has nothing of the same relation in it and is not volatile. The executor
+ * checks every clause again on the rows, so that a clause sent to the engine may be approximate, but
+ * never wrong. Any other clause on an input only filters; where the input has no value there is
+ * nothing to filter, and the scan says so.
  */
 #include "tinydancer_fdw.h"
 
@@ -15,6 +17,7 @@
 #include "nodes/value.h"
 #include "optimizer/clauses.h"
 #include "optimizer/optimizer.h"
+#include "optimizer/restrictinfo.h"
 #include "parser/parse_coerce.h"
 #include "utils/array.h"
 #include "utils/lsyscache.h"
@@ -136,6 +139,24 @@ match_alternatives(PlannerInfo *root, RelOptInfo *rel, RelationInputs *inputs, L
 	return true;
 }
 
+/* `key IS NULL` is as much as `key = NULL`: there is no such row. Any other input may be NULL. */
+static bool
+match_null_key(Oid relid, RelOptInfo *rel, RelationInputs *inputs, NullTest *test, InputQual *qual)
+{
+	Oid			type;
+	int32		typmod;
+	Oid			collation;
+
+	qual->attno = input_column(rel, inputs, (Node *) test->arg);
+	if (test->nulltesttype != IS_NULL || qual->attno == 0 || qual->attno != inputs->key)
+		return false;
+	get_atttypetypmodcoll(relid, qual->attno, &type, &typmod, &collation);
+	qual->match = MATCH_EQUALS;
+	qual->value = (Expr *) makeNullConst(type, typmod, collation);
+	qual->outer = NULL;
+	return true;
+}
+
 /*
  * Whether a clause gives an input column of `rel` its value; fills in *qual where it does.
  */
@@ -181,6 +202,8 @@ match_input_qual(PlannerInfo *root, RelOptInfo *rel, RelationInputs *inputs, Exp
 	}
 	if (is_orclause(clause))
 		return match_alternatives(root, rel, inputs, ((BoolExpr *) clause)->args, qual);
+	if (IsA(clause, NullTest))
+		return match_null_key(relid, rel, inputs, (NullTest *) clause, qual);
 	/* The planner writes `flag = true` as `flag`, and `flag = false` as `NOT flag`. */
 	qual->match = MATCH_EQUALS;
 	qual->outer = NULL;
@@ -221,6 +244,105 @@ pick_input_quals(PlannerInfo *root, RelOptInfo *rel, RelationInputs *inputs, Lis
 	return quals;
 }
 
+/* ---- clauses that compare an input ---- */
+
+/* The attnos of columns of a relation that are not NULL wherever a clause is true. */
+static Bitmapset *
+columns_not_null(Node *clause, Index relid)
+{
+	List	   *columns = find_nonnullable_vars(clause);
+	Bitmapset  *attnos = NULL;
+
+#if PG_VERSION_NUM >= 160000
+	int			column = -1;
+
+	/* A set for each relation, with attnos as pull_varattnos sets them. */
+	if ((int) relid >= list_length(columns))
+		return NULL;
+	while ((column = bms_next_member(list_nth(columns, (int) relid), column)) >= 0)
+		if (column + FirstLowInvalidHeapAttributeNumber > 0)
+			attnos = bms_add_member(attnos, column + FirstLowInvalidHeapAttributeNumber);
+#else
+	ListCell   *cell;
+
+	foreach(cell, columns)
+		if ((Index) lfirst_node(Var, cell)->varno == relid && lfirst_node(Var, cell)->varattno > 0)
+			attnos = bms_add_member(attnos, lfirst_node(Var, cell)->varattno);
+#endif
+	return attnos;
+}
+
+/*
+ * The inputs that a clause compares with something, so that it is true for no row that echoes them
+ * as NULL, which is what the engine does with an input that it was not given.
+ */
+static Bitmapset *
+inputs_of_clause(RelOptInfo *rel, RelationInputs *inputs, Node *clause)
+{
+	Bitmapset  *compared = NULL;
+	Bitmapset  *columns;
+	Node	   *distinct = is_notclause(clause) ? (Node *) get_notclausearg(clause) : NULL;
+	int			attno = -1;
+
+	/* Of these two find_nonnullable_vars can't be sure: the one of an array of no elements ... */
+	if (IsA(clause, ScalarArrayOpExpr))
+		attno = input_column(rel, inputs, linitial(((ScalarArrayOpExpr *) clause)->args));
+	/* ... the other, IS NOT DISTINCT FROM, of a NULL. Both are meant as comparisons. */
+	else if (distinct != NULL && IsA(distinct, DistinctExpr))
+	{
+		attno = input_column(rel, inputs, linitial(((DistinctExpr *) distinct)->args));
+		if (attno == 0)
+			attno = input_column(rel, inputs, lsecond(((DistinctExpr *) distinct)->args));
+	}
+	if (attno > 0)
+		compared = bms_add_member(compared, attno);
+
+	columns = columns_not_null(clause, rel->relid);
+	attno = -1;
+	while ((attno = bms_next_member(columns, attno)) >= 0)
+		if (attno <= inputs->natts && inputs->columns[attno - 1] != NULL &&
+			inputs->columns[attno - 1]->input)
+			compared = bms_add_member(compared, attno);
+	return compared;
+}
+
+/*
+ * The inputs that clauses of the query compare with something without giving them a value. Where
+ * nothing else gives one to them, their rows would be dropped without a word.
+ */
+Bitmapset *
+compared_inputs(PlannerInfo *root, RelOptInfo *rel, RelationInputs *inputs)
+{
+	Bitmapset  *compared = NULL;
+	Bitmapset  *absent = NULL;
+	ListCell   *cell;
+	InputQual	qual;
+
+	foreach(cell, rel->baserestrictinfo)
+	{
+		Expr	   *clause = lfirst_node(RestrictInfo, cell)->clause;
+
+		if (match_input_qual(root, rel, inputs, clause, &qual))
+			continue;
+		/* Said to have no value: what else is said of it excludes all rows, as it is meant to. */
+		if (IsA(clause, NullTest) && ((NullTest *) clause)->nulltesttype == IS_NULL)
+			absent = bms_add_member(absent, input_column(rel, inputs,
+														 (Node *) ((NullTest *) clause)->arg));
+		else
+			compared = bms_join(compared, inputs_of_clause(rel, inputs, (Node *) clause));
+	}
+	foreach(cell, rel->joininfo)
+	{
+		RestrictInfo *join = lfirst_node(RestrictInfo, cell);
+
+		/* Others decide what is joined to this relation's rows, not which of these there are. */
+		if (join_clause_is_movable_to(join, rel) &&
+			!match_input_qual(root, rel, inputs, join->clause, &qual))
+			compared = bms_join(compared, inputs_of_clause(rel, inputs, (Node *) join->clause));
+	}
+	return bms_difference(compared, absent);
+}
+
 /* How many values a qual has; -1 where that is known only when it runs. */
 double
 requests_of(enum InputMatch match, Expr *value)
@@ -249,8 +371,9 @@ scan_plan_to_list(const ScanPlan *plan)
 {
 	return list_make5(list_make2_oid(plan->relid, plan->userid),
 					  plan->columns, plan->inputs, plan->matches,
-					  list_make3(makeString(psprintf(INT64_FORMAT, plan->limit)),
-								 makeInteger(plan->unmet), makeInteger(plan->echoed)));
+					  list_make4(makeString(psprintf(INT64_FORMAT, plan->limit)),
+								 makeInteger(plan->unmet), makeInteger(plan->compared),
+								 makeInteger(plan->echoed)));
 }
 
 ScanPlan
@@ -267,7 +390,8 @@ scan_plan_from_list(List *list)
 	plan.matches = lfourth(list);
 	plan.limit = strtoll(strVal(linitial(numbers)), NULL, 10);
 	plan.unmet = (AttrNumber) intVal(lsecond(numbers));
-	plan.echoed = (AttrNumber) intVal(lthird(numbers));
+	plan.compared = (AttrNumber) intVal(lthird(numbers));
+	plan.echoed = (AttrNumber) intVal(lfourth(numbers));
 	return plan;
 }
 

@@ -146,6 +146,8 @@ scan_create(ScanPlan plan, EState *estate)
 		scan->missing = inputs->columns[inputs->key - 1]->name;
 	if (plan.unmet != 0)
 		scan->unmet = inputs->columns[plan.unmet - 1]->name;
+	if (plan.compared != 0)
+		scan->compared = inputs->columns[plan.compared - 1]->name;
 	table_close(relation, NoLock);
 
 	initStringInfo(&scan->question);
@@ -175,6 +177,12 @@ scan_start(EngineScan *scan, const Datum *values, const bool *nulls)
 				errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 				errmsg("this plan can't hand input %s over to %s", scan->unmet, scan->table->name),
 				errhint("Put the foreign table into a LATERAL subquery, after the tables that its inputs come from."));
+	if (scan->compared != NULL)
+		ereport(ERROR,
+				errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				errmsg("%s is an input of %s: it has no value to be compared",
+					   scan->compared, scan->table->name),
+				errhint("Give it one: %s = ... or %s = ANY (...).", scan->compared, scan->compared));
 	if (!write_question(scan, values, nulls))
 		return false;
 	if (scan->echo_input >= 0)

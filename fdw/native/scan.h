@@ -38,6 +38,7 @@ struct EngineScan
 	ScanPlan	plan;
 	const ContractTable *table;
 	const char *unmet;			/* name of the input that the plan fails to supply, or NULL */
+	const char *compared;		/* name of an input that a clause filters by in vain, or NULL */
 	const char *missing;		/* name of the required input that no qual supplies, or NULL */
 	EngineTarget target;
 	bool		targeted;		/* target is filled in: at the first question */

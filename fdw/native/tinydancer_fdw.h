@@ -119,6 +119,7 @@ typedef struct RelationInputs
 	const ContractColumn **columns; /* by attno - 1; NULL for a dropped column */
 	AttrNumber	key;			/* the required input, or 0 */
 	Bitmapset  *constrained;	/* attnos of inputs that some clause could supply */
+	Bitmapset  *compared;		/* attnos of inputs that some clause filters by */
 } RelationInputs;
 
 /* A clause that gives an input column its value. */
@@ -136,6 +137,7 @@ extern bool match_input_qual(PlannerInfo *root, RelOptInfo *rel, RelationInputs 
 extern AttrNumber input_column(RelOptInfo *rel, const RelationInputs *inputs, Node *node);
 extern List *pick_input_quals(PlannerInfo *root, RelOptInfo *rel, RelationInputs *inputs,
 							  List *clauses);
+extern Bitmapset *compared_inputs(PlannerInfo *root, RelOptInfo *rel, RelationInputs *inputs);
 extern List *columns_needed(const RelationInputs *inputs, Bitmapset *needed);
 extern double requests_of(enum InputMatch match, Expr *value);
 
@@ -148,7 +150,8 @@ typedef struct ScanPlan
 	List	   *inputs;			/* attnos of the inputs sent */
 	List	   *matches;		/* their InputMatch */
 	int64		limit;			/* -1: none */
-	AttrNumber	unmet;			/* an input that a clause constrains, yet not in this plan */
+	AttrNumber	unmet;			/* an input that a clause constrains, yet not in this plan, or 0 */
+	AttrNumber	compared;		/* an input that a clause filters by, yet has no value, or 0 */
 	AttrNumber	echoed;			/* a column whose echo no clause of the plan checks, or 0 */
 } ScanPlan;
 

@@ -22,9 +22,10 @@ class Qual(Protocol):
 class UnusableQual(ValueError):
     """A qual on an input column that gives it no value; `hint` says how to write it."""
 
-    def __init__(self, message: str, hint: str) -> None:
+    def __init__(self, message: str, hint: str, sqlstate: str = "22023") -> None:
         super().__init__(message)
         self.hint = hint
+        self.sqlstate = sqlstate
 
 
 def inputs(table: Table, quals: Iterable[Qual]) -> list[Input]:
@@ -32,29 +33,34 @@ def inputs(table: Table, quals: Iterable[Qual]) -> list[Input]:
 
     Of several on one column, an equality comes before a list. `IS NULL` (which Multicorn does not
     tell from `= NULL`) gives an optional input no value. Raises UnusableQual for a comparison
-    with an input column that has no value otherwise: its rows would vanish without a word.
+    with an input that has no value otherwise: its rows would vanish without a word.
     """
     found: dict[str, Input] = {}
+    absent: set[str] = set()
     unusable: dict[str, UnusableQual] = {}
     for qual in quals:
         column = table.column(qual.field_name)
         if column is None or not column.input:
             continue
-        item = _input(column, qual)
+        item = _input(table, column, qual)
         if isinstance(item, UnusableQual):
             unusable.setdefault(column.name, item)
-        elif item is not None and (column.name not in found or item.match == EQUALS):
+        elif item is None:
+            absent.add(column.name)
+        elif column.name not in found or item.match == EQUALS:
             found[column.name] = item
-    for name, error in unusable.items():
-        if name not in found:
-            raise error
+    if table.key in unusable and table.key not in found:
+        raise unusable[table.key]
+    if table.key is None or table.key in found:
+        for name in sorted(unusable.keys() - found.keys() - absent):
+            raise unusable[name]
     return list(found.values())
 
 
-def _input(column: Column, qual: Qual) -> Input | UnusableQual | None:
+def _input(table: Table, column: Column, qual: Qual) -> Input | UnusableQual | None:
+    if qual.operator in ("=", ("=", True)) and qual.value is None:
+        return Input(column.name, EQUALS, None) if column.required else None
     if qual.operator == "=":
-        if qual.value is None and not column.required:
-            return None
         if column.type == "text[]" and isinstance(qual.value, str):
             return _garbled(column)
         return Input(column.name, EQUALS, wire(qual.value))
@@ -62,12 +68,15 @@ def _input(column: Column, qual: Qual) -> Input | UnusableQual | None:
         if isinstance(qual.value, list):
             return Input(column.name, ANY, wire(qual.value))
         return _garbled(column)
-    if qual.operator == "<>" and qual.value is None:  # IS NOT NULL
-        return None
-    operator = qual.operator if isinstance(qual.operator, str) else qual.operator[0]
+    if column.required:
+        return UnusableQual(
+            f"{table.name} needs a value for {column.name}",
+            f"Say WHERE {column.name} = '...' or {column.name} = ANY (...).",
+            "22004",
+        )
     return UnusableQual(
-        f"{column.name} is an input: it has no value to be compared by {operator}",
-        f"give it one: {column.name} = ... or {column.name} = ANY(...)",
+        f"{column.name} is an input of {table.name}: it has no value to be compared",
+        f"Give it one: {column.name} = ... or {column.name} = ANY (...).",
     )
 
 

@@ -147,7 +147,7 @@ class TinyDancer(ForeignDataWrapper):  # type: ignore[misc]
         try:
             inputs = quals.inputs(self._table, quals_)
         except quals.UnusableQual as error:
-            _fail("22023", str(error), hint=error.hint)
+            _fail(error.sqlstate, str(error), hint=error.hint)
         wanted = set(columns).union(item.column for item in inputs)
         asked = tuple(name for name in self._columns if name in wanted)
         scan = Scan(self._table.name, asked, tuple(inputs), _process.statement())

@@ -21,6 +21,9 @@ class Qual:
     value: Any
 
 
+REQUEST = Qual("request", "=", "x")
+
+
 def inputs(*given: Qual) -> list[Input]:
     return quals.inputs(ROUTE_DECISIONS, given)
 
@@ -57,30 +60,51 @@ def test_is_null_gives_an_optional_input_no_value() -> None:
 
 def test_a_required_input_that_equals_null_says_so_and_so_yields_nothing() -> None:
     assert inputs(Qual("request", "=", None)) == [Input("request", EQUALS, None)]
+    assert inputs(Qual("request", ("=", True), None)) == [Input("request", EQUALS, None)]
 
 
 def test_a_comparison_beside_a_value_is_postgresqls_own() -> None:
-    found = inputs(Qual("top_k", ">", 1), Qual("top_k", "=", 3), Qual("request", "<>", None))
-    assert found == [Input("top_k", EQUALS, "3")]
+    both = [Qual("top_k", ">", 1), Qual("top_k", "=", 3)]
+    found = inputs(REQUEST, *both, Qual("request", "<>", None))
+    assert found == [Input("request", EQUALS, "x"), Input("top_k", EQUALS, "3")]
 
 
 @pytest.mark.parametrize("operator", ["<", "~~", ("=", False), ("<", True)])
 def test_a_comparison_with_an_input_that_has_no_value_is_refused(operator: Any) -> None:
     with pytest.raises(quals.UnusableQual, match="max_cost is an input") as caught:
-        inputs(Qual("max_cost", operator, 0.5))
+        inputs(REQUEST, Qual("max_cost", operator, 0.5))
     assert "max_cost = " in caught.value.hint
+    assert caught.value.sqlstate == "22023"
+
+
+@pytest.mark.parametrize("operator", ["<", "<>", ("=", False)])
+def test_a_comparison_with_a_required_input_is_no_value(operator: Any) -> None:
+    with pytest.raises(quals.UnusableQual, match="needs a value for request") as caught:
+        inputs(Qual("max_cost", "<", 0.5), Qual("request", operator, "x"))
+    assert "request = " in caught.value.hint
+    assert caught.value.sqlstate == "22004"
+
+
+def test_of_a_missing_required_input_the_engine_speaks_first() -> None:
+    assert inputs(Qual("max_cost", "<", 0.5)) == []
+
+
+def test_a_comparison_beside_is_null_holds_for_no_row() -> None:
+    assert inputs(REQUEST, Qual("max_cost", "=", None), Qual("max_cost", "<", 0.5)) == [
+        Input("request", EQUALS, "x")
+    ]
 
 
 @pytest.mark.parametrize(
-    "qual",
+    "given",
     [
-        Qual("request", ("=", True), "\x01garbage"),
-        Qual("required_capabilities", "=", "\x01garbage"),
+        [Qual("request", ("=", True), "\x01garbage")],
+        [REQUEST, Qual("required_capabilities", "=", "\x01garbage")],
     ],
 )
-def test_an_array_that_multicorn_garbles_is_refused(qual: Qual) -> None:
-    with pytest.raises(quals.UnusableQual, match=f"on to {qual.field_name}"):
-        inputs(qual)
+def test_an_array_that_multicorn_garbles_is_refused(given: list[Qual]) -> None:
+    with pytest.raises(quals.UnusableQual, match=f"on to {given[-1].field_name}"):
+        inputs(*given)
 
 
 @pytest.mark.parametrize(
