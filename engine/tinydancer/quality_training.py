@@ -1,37 +1,109 @@
-"""A quality model from the outcomes of a ledger."""
+"""A quality model from the outcomes of a ledger, and whether it is better than the one in use."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
 
 import numpy as np
 
 from tinydancer.embeddings.base import Embedder, Vectors
 from tinydancer.learning.outcomes import Outcomes
 from tinydancer.learning.quality import QualityModel, fit_quality
-from tinydancer.learning.requests import describe
-from tinydancer.store.rewards import Outcome
+from tinydancer.learning.refresh import LEAST_HELD_OUT, Verdict, compare
+from tinydancer.learning.requests import Requests, describe
+from tinydancer.store import training_queue
+from tinydancer.store.database import Connection
+from tinydancer.store.models import read_quality
+from tinydancer.store.rewards import Judged
 
 
-def fit_ledger(outcomes: Sequence[Outcome], embedder: Embedder, seed: int) -> QualityModel:
-    """The guarded model of outcomes, one row each. Raises NotReady where there are none."""
-    agents = tuple(sorted({outcome.agent for outcome in outcomes}))
-    rewards = np.full((len(outcomes), len(agents)), np.nan)
-    for row, outcome in enumerate(outcomes):
-        rewards[row, agents.index(outcome.agent)] = outcome.reward
-    propensities = [np.nan if o.propensity is None else o.propensity for o in outcomes]
-    texts = [outcome.request for outcome in outcomes]
-    requests = describe(texts, _vectors(outcomes, embedder))
-    return fit_quality(requests, Outcomes(agents, rewards, np.array(propensities)), seed)
+def read_ledger(judged: Sequence[Judged], embedder: Embedder) -> tuple[Requests, Outcomes]:
+    """The requests and what each agent earned on each."""
+    agents = tuple(sorted({agent for one in judged for agent in one.rewards}))
+    columns = {agent: column for column, agent in enumerate(agents)}
+    rewards = np.full((len(judged), len(agents)), np.nan)
+    for row, one in enumerate(judged):
+        for agent, reward in one.rewards.items():
+            rewards[row, columns[agent]] = reward
+    propensities = [np.nan if one.propensity is None else one.propensity for one in judged]
+    requests = describe([one.request for one in judged], _vectors(judged, embedder))
+    return requests, Outcomes(agents, rewards, np.array(propensities))
 
 
-def _vectors(outcomes: Sequence[Outcome], embedder: Embedder) -> Vectors:
+def fit_ledger(judged: Sequence[Judged], embedder: Embedder, seed: int) -> QualityModel:
+    """The guarded model of outcomes. Raises NotReady where there are none."""
+    return fit_quality(*read_ledger(judged, embedder), seed)
+
+
+def against(
+    current: QualityModel, until: datetime, judged: Sequence[Judged], embedder: Embedder, seed: int
+) -> Verdict | None:
+    """How a model fitted as the new one does beside the one in use, on outcomes new to both.
+
+    `current` has seen decisions up to `until`. Held out is the newer half of the later ones, in
+    the order of time; None where those are fewer than LEAST_HELD_OUT.
+    """
+    unseen = sum(one.decided_at > until for one in judged)
+    first = len(judged) - unseen // 2
+    if len(judged) - first < LEAST_HELD_OUT:
+        return None
+    requests, outcomes = read_ledger(judged, embedder)
+    before, after = np.arange(first), np.arange(first, len(judged))
+    candidate = fit_quality(requests.take(before), outcomes.take(before), seed)
+    return compare(current, candidate, requests.take(after), outcomes.take(after))
+
+
+@dataclass(frozen=True)
+class Refresh:
+    """Whether a model should take the place of the one in use, if any, and what to say of it.
+
+    `current` is None where there is none, or one that reads vectors of another space.
+    """
+
+    instead_of: int | None
+    until: datetime | None
+    current: QualityModel | None
+    better: bool = False
+    message: str = ""
+    verdict: Verdict | None = None
+
+    @classmethod
+    def of(cls, conn: Connection, embedder: Embedder) -> Refresh:
+        """The model in use. Raises InvalidInput where it can't be read."""
+        in_use = training_queue.quality_in_use(conn)
+        stored = read_quality(conn, embedder.space, None)
+        number, until = (None, None) if in_use is None else in_use
+        return cls(number, until, None if stored is None else stored.model)
+
+    def judged(
+        self, model: QualityModel, judged: Sequence[Judged], embedder: Embedder, seed: int
+    ) -> Refresh:
+        """With the verdict on a new model."""
+        if self.current is None or self.until is None:
+            better = model.evidence.estimates.holds
+            how = "switched on" if better else "kept back"
+            return replace(self, better=better, message=f"{how}: {model.evidence.sentence}")
+        verdict = against(self.current, self.until, judged, embedder, seed)
+        if verdict is None:
+            return replace(
+                self,
+                message="kept back: too few decisions were made since the model in use to compare "
+                f"the two on {LEAST_HELD_OUT}",
+            )
+        how = "switched on" if verdict.better else "kept back"
+        message = f"{how}: {verdict.sentence} (model {self.instead_of})"
+        return replace(self, better=verdict.better, message=message, verdict=verdict)
+
+
+def _vectors(judged: Sequence[Judged], embedder: Embedder) -> Vectors:
     """(n, dimension) those that were kept, and new ones of the texts that lack theirs."""
-    vectors = np.empty((len(outcomes), embedder.dimension), np.float32)
-    missing = [row for row, outcome in enumerate(outcomes) if outcome.embedding is None]
-    for row, outcome in enumerate(outcomes):
-        if outcome.embedding is not None:
-            vectors[row] = outcome.embedding
+    vectors = np.empty((len(judged), embedder.dimension), np.float32)
+    missing = [row for row, one in enumerate(judged) if one.embedding is None]
+    for row, one in enumerate(judged):
+        if one.embedding is not None:
+            vectors[row] = one.embedding
     if missing:
-        vectors[missing] = embedder.embed([outcomes[row].request for row in missing])
+        vectors[missing] = embedder.embed([judged[row].request for row in missing])
     return vectors

@@ -30,10 +30,10 @@ from tinydancer.neural.classifier import RouteClassifier
 from tinydancer.neural.dataset import Dataset, LabelledText, prepare
 from tinydancer.neural.fitting import FitOptions, Rows, fit
 from tinydancer.neural.model_file import to_bytes
-from tinydancer.quality_training import fit_ledger
+from tinydancer.quality_training import Refresh, fit_ledger
 from tinydancer.store import training_queue
 from tinydancer.store.database import Connection, Database
-from tinydancer.store.rewards import latest_outcomes
+from tinydancer.store.rewards import latest_outcomes, outcomes_of_decisions
 from tinydancer.store.settings import open_embedder, read_settings
 from tinydancer.store.training_queue import LabelledRequest, Training
 
@@ -88,17 +88,35 @@ def _train(conn: Connection, training: Training) -> None:
 
 def _train_quality(conn: Connection, training: Training) -> None:
     embedder = open_embedder(read_settings(conn))
-    outcomes = latest_outcomes(conn, embedder.space, MOST_ROWS)
+    decided = outcomes_of_decisions(conn)
+    judged = latest_outcomes(conn, embedder.space, MOST_ROWS)
+    refresh = Refresh.of(conn, embedder) if training.asked.get("refresh") else None
     with _beating(conn, training):
-        model = fit_ledger(outcomes, embedder, training.seed)
-    weights = to_bytes(pack(model, embedder.space))
+        model = fit_ledger(judged, embedder, training.seed)
+        if refresh is not None:
+            refresh = refresh.judged(model, judged, embedder, training.seed)
     about = {
-        "rows": len(outcomes),
+        "rows": len(judged),
         "agents": list(model.agents),
         "embedder": embedder.model,
+        "until": judged[-1].decided_at.isoformat(),
+        "decided": decided,
     }
-    metrics = {**asdict(model.evidence), "sentence": model.evidence.sentence}
-    training_queue.finish(conn, training, weights, embedder.space, about, metrics)
+    metrics: dict[str, object] = {
+        **asdict(model.evidence),
+        "sentence": model.evidence.sentence,
+    }
+    weights = to_bytes(pack(model, embedder.space))
+    message = None
+    if refresh is not None:
+        message = refresh.message
+        if refresh.verdict is not None:
+            metrics["against_the_model_in_use"] = asdict(refresh.verdict)
+    training_queue.finish(conn, training, weights, embedder.space, about, metrics, message)
+    if refresh is not None and refresh.better:
+        training_queue.switch_on(conn, training.model, refresh.instead_of, refresh.message)
+    if message is not None:
+        logger.info("model %d of quality: %s", training.model, message)
 
 
 @contextmanager

@@ -93,6 +93,72 @@ COMMENT ON FUNCTION tinydancer.ruvector_train_quality(text, integer) IS
     'ruvector_list_models() shows how its training goes and what it gains over always the best '
     'single agent, and ruvector_activate_model(id) puts it to use.';
 
+CREATE OR REPLACE FUNCTION tinydancer.refresh_quality() RETURNS bigint
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    wanted record;
+    last record;
+    decided bigint;
+    made bigint;
+BEGIN
+    SELECT * INTO wanted FROM tinydancer.settings;
+    -- One engine at a time, and what it has queued is seen by the next.
+    IF NOT (wanted.quality_refresh AND wanted.decision_log_text)
+        OR NOT pg_try_advisory_xact_lock(hashtextextended('tinydancer.refresh_quality', 0))
+    THEN
+        RETURN NULL;
+    END IF;
+    BEGIN
+        -- Whoever has these tables to themselves is not waited for: there is a next time.
+        LOCK TABLE tinydancer.models, tinydancer.agent_outcomes IN ACCESS SHARE MODE NOWAIT;
+    EXCEPTION WHEN lock_not_available THEN
+        RETURN NULL;
+    END;
+    SELECT bool_or(state = 'training') AS at_work, max(created_at) AS began,
+        max((training ->> 'decided')::bigint) AS decided
+    INTO last FROM tinydancer.models WHERE kind = 'quality';
+    SELECT sum(agent_outcomes.decided) INTO decided FROM tinydancer.agent_outcomes;
+    IF last.at_work OR last.began > now() - wanted.quality_refresh_interval
+        OR coalesce(decided, 0) - coalesce(last.decided, 0) < wanted.quality_refresh_outcomes
+    THEN
+        RETURN NULL;
+    END IF;
+    -- The last few are there to be looked at and gone back to; each has some megabytes.
+    DELETE FROM tinydancer.models WHERE kind = 'quality' AND training ? 'refresh' AND NOT active
+        AND id NOT IN (SELECT id FROM tinydancer.models
+                       WHERE kind = 'quality' AND training ? 'refresh' ORDER BY id DESC LIMIT 5);
+    INSERT INTO tinydancer.models (kind, name, state, seed, training, message)
+    VALUES ('quality', 'refresh', 'training', 0, '{"refresh": true}', 'waiting for an engine')
+    RETURNING id INTO made;
+    PERFORM pg_notify('tinydancer_trainings', made::text);
+    RETURN made;
+END
+$$;
+COMMENT ON FUNCTION tinydancer.refresh_quality() IS
+    'Queues a training of quality where settings.quality_refresh says that it is time; its id, or '
+    'NULL. Engines call it.';
+
+CREATE OR REPLACE FUNCTION tinydancer.activate_refreshed(model_id bigint, instead_of bigint)
+RETURNS boolean
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    LOCK TABLE tinydancer.model_activations IN SHARE ROW EXCLUSIVE MODE;
+    IF NOT EXISTS (
+        SELECT FROM tinydancer.models AS model, tinydancer.settings
+        WHERE model.id = model_id AND kind = 'quality' AND state = 'ready'
+            AND training ? 'refresh' AND quality_refresh)
+        OR (SELECT id FROM tinydancer.models WHERE kind = 'quality' AND active)
+            IS DISTINCT FROM instead_of
+    THEN
+        RETURN false;
+    END IF;
+    RETURN tinydancer.ruvector_activate_model(model_id);
+END
+$$;
+COMMENT ON FUNCTION tinydancer.activate_refreshed(bigint, bigint) IS
+    'Switches on a model of a refresh in place of the one that it was compared with; false where '
+    'another is in use by now, or settings.quality_refresh is off. Engines call it.';
+
 CREATE OR REPLACE FUNCTION tinydancer.ruvector_fit_routes(
     route text DEFAULT NULL,
     wrong_match_cost double precision DEFAULT NULL,

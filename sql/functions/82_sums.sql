@@ -72,7 +72,8 @@ BEGIN
                 $2 * count(latency_ms), $2 * coalesce(sum(latency_ms::numeric), 0),
                 $2 * count(quality), $2 * coalesce(sum(quality::numeric), 0),
                 $2 * sum(coalesce(quality::numeric, success::integer)),
-                $2 * count(output_tokens), $2 * coalesce(sum(output_tokens), 0)
+                $2 * count(output_tokens), $2 * coalesce(sum(output_tokens), 0),
+                $2 * count(decision_id)
             FROM %I GROUP BY agent ORDER BY agent
             ON CONFLICT (agent, shard) DO UPDATE SET
                 requests = present.requests + excluded.requests,
@@ -83,7 +84,8 @@ BEGIN
                 quality_sum = present.quality_sum + excluded.quality_sum,
                 reward_sum = present.reward_sum + excluded.reward_sum,
                 output_count = present.output_count + excluded.output_count,
-                output_sum = present.output_sum + excluded.output_sum
+                output_sum = present.output_sum + excluded.output_sum,
+                decided = present.decided + excluded.decided
             $query$, source) USING shard, sign;
     END LOOP;
     IF TG_OP = 'TRUNCATE' THEN

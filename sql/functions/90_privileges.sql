@@ -77,7 +77,7 @@ GRANT UPDATE (embedding, embedding_model, embedding_space, embedding_source) ON
 TO tinydancer_engine;
 GRANT UPDATE (embedding_model, embedding_space) ON tinydancer.settings TO tinydancer_engine;
 GRANT INSERT, UPDATE ON tinydancer.route_usage TO tinydancer_engine;
--- It trains models; switching one on is a person's decision.
+-- It trains models; switching one on is a person's decision, or that of a setting of theirs.
 GRANT INSERT (kind, name, state, weights, embedding_space, metrics, training, seed, parents, message)
     ON tinydancer.models TO tinydancer_engine;
 GRANT UPDATE (state, weights, embedding_space, metrics, training, progress, message, finished_at,
@@ -93,7 +93,8 @@ GRANT EXECUTE ON FUNCTION
     tinydancer.period_start(text, timestamptz), tinydancer.uuid_time(uuid),
     tinydancer.usage_analytics(timestamptz, text), tinydancer.latency_bucket(double precision),
     tinydancer.bucket_latency(smallint), tinydancer.usage_group(tinydancer.usage, text),
-    tinydancer.usage_moment(tinydancer.usage, text)
+    tinydancer.usage_moment(tinydancer.usage, text), tinydancer.refresh_quality(),
+    tinydancer.activate_refreshed(bigint, bigint)
 TO tinydancer_engine;
 GRANT SELECT ON tinydancer.agent_stats, tinydancer.budget_status TO tinydancer_engine;
 -- Looking back is open to all who may read the ledger's sums.

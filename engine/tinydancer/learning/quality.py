@@ -45,6 +45,11 @@ class Comparison:
         """Whether the gain is more than STANDARD_ERRORS above 0."""
         return self.rows > 1 and self.gain > STANDARD_ERRORS * self.standard_error
 
+    @property
+    def fails(self) -> bool:
+        """Whether there is a loss of as much."""
+        return self.gain < -STANDARD_ERRORS * self.standard_error
+
 
 @dataclass(frozen=True)
 class Trial:
@@ -61,8 +66,8 @@ class Evidence:
 
     trials: each setting, the agents' means first. estimates: gain in squared error over the means.
     choices: gain in reward over always the best single agent. propensities: 'complete' (each
-    agent's reward on each row is known), 'recorded' or 'estimated' (from which agent served which
-    request, where nobody recorded it).
+    agent's reward on each row is known), 'recorded', 'estimated' (from which agent served which
+    request, where nobody recorded it) or 'partly recorded'.
     """
 
     outcomes: int
@@ -147,15 +152,17 @@ def fit_quality(requests: Requests, outcomes: Outcomes, seed: int = 0) -> Qualit
     weights = fit_weights(held_out_means, held_out, outcomes) if tried else np.empty(0)
     predictions = cross_fitted(held_out_means, held_out, outcomes) if tried else held_out_means
     single = int(best_columns(means[None], outcomes.agents)[0])
-    mean_errors = _row_errors(held_out_means, outcomes)
-    estimates = _compare(mean_errors - _row_errors(predictions, outcomes))
-    choices, source = _gain_of_choices(predictions, requests, outcomes, single)
+    mean_errors = row_errors(held_out_means, outcomes)
+    estimates = compare_rows(mean_errors - row_errors(predictions, outcomes))
+    always = np.full(len(requests), single, dtype=np.int64)
+    chosen = best_columns(predictions, outcomes.agents)
+    choices, source = gain_of_choices(predictions, requests, outcomes, chosen, always)
     if not (estimates.holds and weights.any()):
         estimates, choices = _failed(estimates), _failed(choices)
         predictions, weights = held_out_means, np.zeros(len(settings))
     trials = [Trial("each agent's mean", float(mean_errors.mean()), 1 - float(weights.sum()))]
     for name, guess, weight in zip(settings, held_out, weights, strict=True):
-        trials.append(Trial(name, float(_row_errors(guess, outcomes).mean()), float(weight)))
+        trials.append(Trial(name, float(row_errors(guess, outcomes).mean()), float(weight)))
     return QualityModel(
         agents=outcomes.agents,
         estimator=_stack(means, tried, weights),
@@ -193,37 +200,39 @@ def _failed(comparison: Comparison) -> Comparison:
     return Comparison(min(comparison.gain, 0.0), comparison.standard_error, comparison.rows)
 
 
-def _row_errors(predictions: Doubles, outcomes: Outcomes) -> Doubles:
+def row_errors(predictions: Doubles, outcomes: Outcomes) -> Doubles:
     """(rows with an outcome,) mean squared error of the contrasts over the agents seen on a row."""
     counts = outcomes.seen.sum(axis=1)
     squares = contrasts(outcomes.rewards - predictions, outcomes) ** 2
     return np.asarray(squares.sum(axis=1)[counts > 0] / counts[counts > 0])
 
 
-def _compare(gains: Doubles) -> Comparison:
+def compare_rows(gains: Doubles) -> Comparison:
+    """The mean of (n,) gains, with its standard error."""
     n = len(gains)
     error = float(gains.std(ddof=1) / np.sqrt(n)) if n > 1 else 0.0
     return Comparison(float(gains.mean()) if n else 0.0, error, n)
 
 
-def _gain_of_choices(
-    held_out: Doubles, requests: Requests, outcomes: Outcomes, single: int
+def gain_of_choices(
+    held_out: Doubles, requests: Requests, outcomes: Outcomes, chosen: Rows, instead_of: Rows
 ) -> tuple[Comparison, str]:
-    """Reward of choosing by the estimates, less that of the best single agent, row by row.
+    """Reward of the agents in `chosen` less that of those in `instead_of`, (n,) each, row by row.
 
-    Doubly robust where a row has one reward (Dudík, Langford & Li 2011, equation 4).
+    Doubly robust where a row has one reward (Dudík, Langford & Li 2011, equation 4), with what was
+    expected of each agent by a model that has not seen the row, (n, m).
     """
     seen = outcomes.seen
-    chosen = best_columns(held_out, outcomes.agents)
     rows = np.arange(len(chosen))
-    gains = held_out[rows, chosen] - held_out[:, single]
     if seen.all():
-        return _compare(outcomes.rewards[rows, chosen] - outcomes.rewards[:, single]), "complete"
+        rewards = outcomes.rewards
+        return compare_rows(rewards[rows, chosen] - rewards[rows, instead_of]), "complete"
     propensities, source = estimate_propensities(requests, outcomes)
     kept = seen.any(axis=1)
     residuals = np.where(seen, outcomes.rewards - held_out, 0.0) / propensities
-    gains = gains + residuals[rows, chosen] - residuals[:, single]
-    return _compare(gains[kept]), source
+    corrected = held_out + residuals
+    gains = corrected[rows, chosen] - corrected[rows, instead_of]
+    return compare_rows(gains[kept]), source
 
 
 def _calibrate(held_out: Doubles, outcomes: Outcomes) -> Calibration:

@@ -1,4 +1,5 @@
-"""Does the trainings that SQL asks for: one at a time, each in a process of its own.
+"""Does the trainings that SQL asks for, and those of quality that are due: one at a time, each in
+a process of its own.
 
 A training would take the interpreter's lock from the scans, so it gets its own interpreter. Any
 engine of a database may do it; one that dies leaves it to another.
@@ -68,6 +69,8 @@ class Trainer:
     def _wait_and_train(self, conn: Connection) -> None:
         conn.execute(f"LISTEN {training_queue.CHANNEL}")
         while not self._stopping.is_set():
+            if (due := training_queue.refresh(conn)) is not None:
+                logger.info("quality is learned anew, as model %d", due)
             while training_queue.trainings_open(conn) and not self._stopping.is_set():
                 self._train()
             for _ in range(int(_LOOK_SECONDS)):

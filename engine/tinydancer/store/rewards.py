@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import psycopg
@@ -18,36 +20,46 @@ WITH latest AS (
     WHERE d.request IS NOT NULL AND EXISTS (
         SELECT FROM tinydancer.usage AS u JOIN tinydancer.agents AS a ON a.name = u.agent
         WHERE u.decision_id = d.id AND u.tenant = d.tenant)
-    ORDER BY d.decided_at DESC, d.id DESC LIMIT %(most)s)
-SELECT d.request, d.embedding, d.propensity, d.agent, u.agent,
-    avg(coalesce(u.quality, u.success::int::double precision))
-FROM latest AS d
-JOIN tinydancer.usage AS u ON u.decision_id = d.id
-JOIN tinydancer.agents AS a ON a.name = u.agent
-GROUP BY d.decided_at, d.id, d.request, d.embedding, d.propensity, d.agent, u.agent
-ORDER BY d.decided_at, d.id, u.agent
+    ORDER BY d.decided_at DESC, d.id DESC LIMIT %(most)s
+), served AS (
+    SELECT latest.id, u.agent, avg(coalesce(u.quality, u.success::int::double precision)) AS reward
+    FROM latest JOIN tinydancer.usage AS u ON u.decision_id = latest.id
+    JOIN tinydancer.agents AS a ON a.name = u.agent
+    GROUP BY latest.id, u.agent
+)
+SELECT d.decided_at, d.request, d.embedding,
+    CASE WHEN count(*) = 1 AND min(served.agent) = d.agent THEN d.propensity END,
+    jsonb_object_agg(served.agent, served.reward)
+FROM latest AS d JOIN served USING (id)
+GROUP BY d.id, d.decided_at, d.request, d.embedding, d.propensity, d.agent
+ORDER BY d.decided_at, d.id
 """
+DECIDED = "SELECT coalesce(sum(decided), 0)::bigint FROM tinydancer.agent_outcomes"
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """How an agent did on a request: `reward` is its quality where judged, else its success.
+class Judged:
+    """How a request was served: by each agent that did, the quality judged, or else its success.
 
     `embedding` is the request's vector where it was kept in the space asked for; `propensity` the
-    probability with which the agent was chosen, None where another had been and it stepped in.
+    probability with which its agent was chosen, None where there were several, or another stepped
+    in.
     """
 
+    decided_at: datetime
     request: str
     embedding: list[float] | None
     propensity: float | None
-    agent: str
-    reward: float
+    rewards: Mapping[str, float]
 
 
-def latest_outcomes(conn: Connection, space: str, most: int) -> list[Outcome]:
+def latest_outcomes(conn: Connection, space: str, most: int) -> list[Judged]:
     """The outcomes of the last `most` decisions whose text was kept, in the order of time."""
     rows = conn.execute(LATEST, {"space": space, "most": most}).fetchall()
-    return [
-        Outcome(request, embedding, propensity if chosen == agent else None, agent, float(reward))
-        for request, embedding, propensity, chosen, agent, reward in rows
-    ]
+    return [Judged(*row) for row in rows]
+
+
+def outcomes_of_decisions(conn: Connection) -> int:
+    """How many outcomes ever named their decision."""
+    row = conn.execute(DECIDED).fetchone()
+    return 0 if row is None else int(row[0])

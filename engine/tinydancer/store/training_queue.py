@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -49,11 +50,18 @@ UPDATE tinydancer.models SET state = 'failed', message = %(error)s, finished_at 
 WHERE id = %(id)s AND worker = %(worker)s AND state = 'training'
 """
 FINISH = """
-UPDATE tinydancer.models SET state = 'ready', progress = 1, message = NULL, weights = %(weights)s,
+UPDATE tinydancer.models SET state = 'ready', progress = 1, message = %(message)s, weights = %(weights)s,
     embedding_space = %(space)s, training = training || %(about)s, metrics = %(metrics)s,
     finished_at = now(), heartbeat_at = now()
 WHERE id = %(id)s AND worker = %(worker)s AND state = 'training'
 """
+REFRESH = "SELECT tinydancer.refresh_quality()"
+IN_USE = """
+SELECT id, coalesce((training ->> 'until')::timestamptz, finished_at, created_at)
+FROM tinydancer.models WHERE kind = 'quality' AND active
+"""
+ACTIVATE = "SELECT tinydancer.activate_refreshed(%s, %s)"
+SAY = "UPDATE tinydancer.models SET message = %s WHERE id = %s"
 
 
 @dataclass(frozen=True)
@@ -115,14 +123,31 @@ def finish(
     space: str,
     about: dict[str, object],
     metrics: dict[str, object],
+    message: str | None = None,
 ) -> None:
     """Store the model: what it was taught and what was measured go with it."""
-    _ours(
-        conn,
-        training,
-        FINISH,
-        {"weights": weights, "space": space, "about": Jsonb(about), "metrics": Jsonb(metrics)},
-    )
+    values = {"weights": weights, "space": space, "message": message}
+    _ours(conn, training, FINISH, {**values, "about": Jsonb(about), "metrics": Jsonb(metrics)})
+
+
+def refresh(conn: Connection) -> int | None:
+    """Queue a training of quality where settings say that it is time; its number."""
+    row = conn.execute(REFRESH).fetchone()
+    return None if row is None else row[0]
+
+
+def quality_in_use(conn: Connection) -> tuple[int, datetime] | None:
+    """The active model of quality, and when the last decision was made that it has seen."""
+    row = conn.execute(IN_USE).fetchone()
+    return None if row is None else (row[0], row[1])
+
+
+def switch_on(conn: Connection, model: int, instead_of: int | None, message: str) -> None:
+    """Put a refreshed model to use in place of another; where that is no more in use, say so."""
+    row = conn.execute(ACTIVATE, (model, instead_of)).fetchone()
+    if row is None or not row[0]:
+        message = "kept back: meanwhile another was switched on, or quality_refresh off"
+    conn.execute(SAY, (message, model))
 
 
 def _ours(conn: Connection, training: Training, statement: str, values: dict[str, Any]) -> None:
