@@ -50,8 +50,9 @@ UPDATE tinydancer.models SET state = 'failed', message = %(error)s, finished_at 
 WHERE id = %(id)s AND worker = %(worker)s AND state = 'training'
 """
 FINISH = """
-UPDATE tinydancer.models SET state = 'ready', progress = 1, message = %(message)s, weights = %(weights)s,
-    embedding_space = %(space)s, training = training || %(about)s, metrics = %(metrics)s,
+UPDATE tinydancer.models SET state = 'ready', progress = 1, message = %(message)s,
+    weights = %(weights)s, embedding_space = %(space)s,
+    training = training || %(about)s, metrics = %(metrics)s,
     finished_at = now(), heartbeat_at = now()
 WHERE id = %(id)s AND worker = %(worker)s AND state = 'training'
 """

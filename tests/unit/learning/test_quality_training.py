@@ -98,7 +98,7 @@ def test_too_few_new_decisions_decide_nothing():
 
 def test_a_model_of_other_agents_can_be_compared():
     embedder = StaticEmbedder.builtin()
-    gone = [replace(one, rewards={"gone": r for r in one.rewards.values()}) for one in log(60, 0.5)]
+    gone = [judged(f"request {n}", 0.5, n, gone=float(n % 2)) for n in range(60)]
     current = fit_ledger(gone, embedder, 0)
     verdict = against(current, gone[-1].decided_at, gone + log(800, 0.95, 60), embedder, 0)
     assert verdict.errors.gain > 0
