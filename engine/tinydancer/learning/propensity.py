@@ -44,4 +44,4 @@ def _estimated(requests: Requests, seen: NDArray[np.bool_]) -> Doubles:
         return np.tile(np.maximum(shares, LEAST_PROPENSITY), (len(requests), 1))
     near = nearest(requests.embeddings, requests.embeddings, NEIGHBOURS, leave_self_out=True)
     counts = np.stack([column[near].sum(axis=1) for column in seen.T.astype(np.float64)], axis=1)
-    return np.maximum((counts + 10 * shares) / (near.shape[1] + 10), LEAST_PROPENSITY)
+    return np.asarray(np.maximum((counts + 10 * shares) / (near.shape[1] + 10), LEAST_PROPENSITY))
