@@ -27,7 +27,7 @@ def place() -> Iterator[Path]:
 def start_demo(place: Path) -> subprocess.Popen[str]:
     return subprocess.Popen(
         DEMO,
-        env={**os.environ, "TMPDIR": str(place), "HOME": ""},
+        env={**os.environ, "TMPDIR": str(place), "HOME": "", "COLUMNS": "80"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -61,6 +61,7 @@ def test_the_demo_shows_decisions_and_leaves_nothing_behind(place: Path) -> None
                  "customer_support", "tickets"):  # fmt: skip
         assert seen in output
     assert "Error" not in output
+    assert max(map(len, output.splitlines())) <= 80
     assert_nothing_is_left(place)
 
 

@@ -8,18 +8,17 @@ import sys
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass
-from decimal import Decimal
 from typing import TYPE_CHECKING
 
 import click
 
 from tinydancer.cli.progress import steps
+from tinydancer.cli.results import result_table
 from tinydancer.instance import throwaway_instance
 
 if TYPE_CHECKING:
     import psycopg
     from rich.console import Console
-    from rich.table import Table
 
 
 @dataclass(frozen=True)
@@ -44,9 +43,7 @@ SCENES = (
     ),
     Scene(
         "Agents are an ordinary table, so a fleet is an INSERT or a COPY",
-        """SELECT name, type, capabilities, quality, avg_latency_ms,
-       cost_per_1k_input_tokens AS "in / 1k", cost_per_1k_output_tokens AS "out / 1k",
-       cost_per_call AS "a call", cost_per_second AS "a second"
+        """SELECT name, type, capabilities, quality, avg_latency_ms AS ms
   FROM agents ORDER BY type, name;""",
         first="""
 INSERT INTO agents (name, type, capabilities, quality, avg_latency_ms,
@@ -64,17 +61,26 @@ INSERT INTO agents (name, type, capabilities, quality, avg_latency_ms, cost_per_
 """,
     ),
     Scene(
+        "What they charge: by 1,000 tokens, a call, a second",
+        """SELECT name, cost_per_1k_input_tokens AS "in/1k",
+       cost_per_1k_output_tokens AS "out/1k",
+       cost_per_call AS "call", cost_per_second AS "second"
+  FROM agents ORDER BY type, name;""",
+    ),
+    Scene(
         "Who should serve this request, cheaply?",
-        """SELECT agent_name, confidence, estimated_cost, estimated_latency_ms, reasoning
+        """SELECT agent_name, confidence, estimated_cost, estimated_latency_ms,
+       reasoning
   FROM ruvector_route(
     request := 'Write a Python function to calculate Fibonacci numbers',
     optimize_for := 'cost');""",
     ),
     Scene(
-        "The same request under each objective, when it has to be answered in five seconds",
-        """SELECT o AS optimize_for, d.agent_name, d.estimated_cost, d.estimated_latency_ms,
-       d.expected_quality, d.score
-  FROM unnest(ARRAY['cost', 'latency', 'quality', 'balanced', 'quality_per_dollar']) AS o,
+        "The same request under each objective, within five seconds",
+        """SELECT o AS optimize_for, d.agent_name, d.estimated_cost,
+       d.estimated_latency_ms, d.expected_quality, d.score
+  FROM unnest(ARRAY['cost', 'latency', 'quality', 'balanced',
+                    'quality_per_dollar']) AS o,
        route_decisions d
  WHERE d.request = 'Write a Python function to calculate Fibonacci numbers'
    AND d.optimize_for = o
@@ -82,7 +88,8 @@ INSERT INTO agents (name, type, capabilities, quality, avg_latency_ms, cost_per_
     ),
     Scene(
         "With constraints",
-        """SELECT agent_name, confidence, estimated_cost, estimated_latency_ms, reasoning
+        """SELECT agent_name, confidence, estimated_cost, estimated_latency_ms,
+       reasoning
   FROM ruvector_route(
     request := 'Analyze this complex legal document',
     required_capabilities := ARRAY['reasoning', 'analysis'],
@@ -101,7 +108,8 @@ INSERT INTO agents (name, type, capabilities, quality, avg_latency_ms, cost_per_
     Scene(
         "Named routes, matched by meaning",
         """SELECT route_name, similarity, target_agent, confidence
-  FROM ruvector_semantic_route(query := 'How do I reset my password?', top_k := 3);""",
+  FROM ruvector_semantic_route(
+    query := 'How do I reset my password?', top_k := 3);""",
         first="""
 SELECT ruvector_create_route(
     name := 'customer_support',
@@ -144,7 +152,8 @@ ANALYZE tickets;
     ),
     Scene(
         "Many requests in one question: what the new tickets would cost",
-        """SELECT d.agent_name, count(*) AS tickets, sum(d.estimated_cost) AS estimated_cost
+        """SELECT d.agent_name, count(*) AS tickets,
+       sum(d.estimated_cost) AS estimated_cost
   FROM route_decisions d
  WHERE d.request = ANY (ARRAY(SELECT body FROM tickets WHERE state = 'new'))
    AND d.optimize_for = 'quality_per_dollar'
@@ -158,12 +167,13 @@ SELECT agent_name FROM route_decisions
     ),
     Scene(
         "Why? Each decision carries its candidates ...",
-        """SELECT c.rank, c.agent, c.score, c.estimated_cost, c.estimated_latency_ms,
-       c.expected_quality, c.quality_is, c.parts ->> 'fit' AS fit
+        """SELECT c.agent, c.score, c.estimated_cost, c.estimated_latency_ms,
+       c.expected_quality, c.quality_is, c.parts -> 'fit' AS fit
   FROM route_decisions d,
        jsonb_to_recordset(d.explanation -> 'candidates') AS c (
-         rank int, agent text, score float, estimated_cost numeric,
-         estimated_latency_ms float, expected_quality float, quality_is text, parts jsonb)
+         agent text, score float, estimated_cost numeric,
+         estimated_latency_ms float, expected_quality float,
+         quality_is text, parts jsonb)
  WHERE d.request = 'Debug this stack trace' AND d.max_latency_ms = 500;""",
     ),
     Scene(
@@ -176,8 +186,6 @@ SELECT agent_name FROM route_decisions
     ),
 )
 
-_MONEY = ("cost", "/ 1k", "a call", "a second")
-
 
 @click.command()
 @click.option("--postgres", type=click.Choice(["16", "18"]), default="18", show_default=True)
@@ -189,8 +197,6 @@ def demo(postgres: str) -> None:
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda number, frame: sys.exit(128 + number))
     console = Console()
-    if not console.is_terminal:
-        console.width = max(console.width, 110)
     with ExitStack() as stack:
         with steps() as report:
             instance = stack.enter_context(throwaway_instance(int(postgres), report))
@@ -222,7 +228,7 @@ def _play(console: Console, connection: psycopg.Connection, scene: Scene) -> Non
     milliseconds = 1000 * (time.perf_counter() - began)
     names = [column.name for column in cursor.description or ()]
     console.print(Syntax(scene.sql, "sql", background_color="default", word_wrap=True))
-    console.print(_table(names, rows))
+    console.print(result_table(names, rows, console.width))
     console.print(f"[dim]{len(rows)} row{'s' * (len(rows) != 1)} in {milliseconds:.1f} ms")
 
 
@@ -247,33 +253,3 @@ def _time(console: Console, connection: psycopg.Connection) -> None:
         f"of SELECT 1: {nothing:.2f} ms."
     )
     console.print()
-
-
-def _table(names: list[str], rows: list[tuple[object, ...]]) -> Table:
-    from rich import box
-    from rich.table import Table
-
-    table = Table(box=box.ROUNDED, header_style="bold cyan")
-    for position, name in enumerate(names):
-        numeric = any(isinstance(row[position], int | float | Decimal) for row in rows)
-        table.add_column(name, justify="right" if numeric else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*(_cell(name, value) for name, value in zip(names, row, strict=True)))
-    return table
-
-
-def _cell(name: str, value: object) -> str:
-    """A value as a person reads it."""
-    from rich.markup import escape
-
-    if value is None:
-        return "[dim]NULL[/]"
-    if isinstance(value, list):
-        return escape(", ".join(map(str, value)))
-    if isinstance(value, int | float | Decimal):
-        if any(mark in name for mark in _MONEY):
-            return f"${value:.6f}" if value else "[dim]-[/]"
-        if name.endswith("_ms"):
-            return f"{value:,.0f}"
-        return f"{value:.2f}" if isinstance(value, float | Decimal) else str(value)
-    return f"[bold]{escape(str(value))}[/]" if name == "agent_name" else escape(str(value))
