@@ -13,9 +13,10 @@ from pathlib import Path
 class Calibration:
     """How likely the best route is the right one: a logistic, as Platt's (1999), in three figures.
 
-    P = 1 / (1 + exp(-(intercept + similarity * s + margin * m + closeness * c))), where m is s
-    less the similarity of the next best route, and c how close the routes are to each other: 0.6
-    says little among 77 intents of one bank, and much between support and documentation. `usual`
+    P = 1 / (1 + exp(-(intercept + similarity * s + margin * m + closeness * c
+    + margin_by_closeness * m * c))), where m is s less the similarity of the next best route, and c
+    how close the routes are to each other: 0.6 says little among 77 intents of one bank, and much
+    between support and documentation; a margin says the more the closer they are. `usual`
     is the closeness to assume where it is not known; `source` says what all this was fitted on.
     """
 
@@ -23,16 +24,19 @@ class Calibration:
     similarity: float
     margin: float
     closeness: float
+    margin_by_closeness: float
     usual: float
     source: str
 
     def confidence(self, similarity: float, margin: float, closeness: float | None) -> float:
         """The probability, 0 to 1."""
+        closeness = self.usual if closeness is None else closeness
         logit = (
             self.intercept
             + self.similarity * similarity
             + self.margin * margin
-            + self.closeness * (self.usual if closeness is None else closeness)
+            + self.closeness * closeness
+            + self.margin_by_closeness * margin * closeness
         )
         return 1.0 / (1.0 + exp(-max(-700.0, min(700.0, logit))))
 

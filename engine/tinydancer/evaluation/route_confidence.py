@@ -4,11 +4,13 @@
 
 DIR holds a folder a data set (clinc150, banking77) with train.jsonl.gz, and valid.jsonl.gz and
 oos_valid.jsonl.gz where there are such; test files are not read. It plays many small
-installations: some intents of a data set become routes, each with its name as description and
-none to 20 utterances; half of the queries belong to one of the routes and half to none. To the
-best match of each query, right or wrong, the logistic of semantic_routes.Calibration is fitted, by
-Newton's method. Two thresholds are printed: the one that 95% of the right matches pass, and the one
-of the greatest F1. With --write the figures go into the package, beside those of other embedders.
+installations: some intents of a data set become routes, or some of CLINC150's domains, which are
+broad as a department is; each with its name or a sentence as description, and half of the
+installations with up to 20 utterances a route; half of the queries belong to one of the routes and
+half to none. To the best match of each query, right or wrong, the logistic of
+route_confidence.Calibration is fitted, by Newton's method. Two thresholds are printed: the one that
+95% of the right matches pass, and the one of the greatest F1. With --write the figures go into the
+package, beside those of other embedders.
 
 Printed beside: the expected calibration error on the data set that was left out of the fit.
 """
@@ -19,7 +21,7 @@ import argparse
 import gzip
 import json
 import random
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +30,7 @@ from numpy.typing import NDArray
 
 from tinydancer.embeddings.base import Embedder, Vectors
 from tinydancer.embeddings.select import EmbedderSettings, embedder_for
+from tinydancer.evaluation.departments import DEPARTMENTS, Department
 from tinydancer.route_confidence import CALIBRATIONS
 from tinydancer.semantic_routes import UNRELATED, Route, RouteTable
 
@@ -35,14 +38,17 @@ Floats = NDArray[np.float64]
 
 INSTALLATIONS = 300
 ROUTES = (1, 60)
-UTTERANCES = (0, 20)
+MOST_UTTERANCES = 20
 QUERIES = 60
 BINS = 15
 
 
 @dataclass(frozen=True)
 class Intents:
-    """A data set: vectors of utterances and of queries by label, and of queries of no label."""
+    """A data set: vectors of descriptions, utterances and queries by label, and of queries of none.
+
+    A label may have several descriptions, of which an installation has one.
+    """
 
     name: str
     descriptions: dict[str, Vectors]
@@ -53,7 +59,7 @@ class Intents:
 
 @dataclass(frozen=True)
 class Matches:
-    """The best match of each query, and whether it is right; see semantic_routes.Calibration."""
+    """The best match of each query, and whether it is right; see route_confidence.Calibration."""
 
     similarity: Floats
     margin: Floats
@@ -84,6 +90,21 @@ def read_intents(folder: Path, embedder: Embedder) -> Intents:
     )
 
 
+def departments(clinc: Intents, embedder: Embedder) -> Intents:
+    """The domains of CLINC150, as if each were one label."""
+
+    def of(vectors: dict[str, Vectors], department: Department) -> Vectors:
+        return np.concatenate([vectors[label] for label in department.intents])
+
+    return Intents(
+        "departments",
+        {each.name: embedder.embed([each.name, each.description]) for each in DEPARTMENTS},
+        {each.name: of(clinc.utterances, each) for each in DEPARTMENTS},
+        {each.name: of(clinc.queries, each) for each in DEPARTMENTS},
+        clinc.strangers,
+    )
+
+
 def _rows(path: Path) -> Iterator[tuple[str, str]]:
     with gzip.open(path, "rt", encoding="utf-8") as file:
         for line in file:
@@ -111,14 +132,14 @@ def _install(
     intents: Intents, labels: list[str], rng: np.random.Generator
 ) -> tuple[Floats, Floats, Floats, NDArray[np.bool_], NDArray[np.bool_]]:
     order = [labels[at] for at in rng.permutation(len(labels))]
-    count = int(rng.integers(ROUTES[0], ROUTES[1] + 1))
+    count = int(rng.integers(ROUTES[0], min(ROUTES[1], len(labels)) + 1))
     chosen, others = order[:count], order[count:]
-    utterances = int(rng.integers(UTTERANCES[0], UTTERANCES[1] + 1))
+    utterances = 0 if rng.random() < 0.5 else int(rng.integers(MOST_UTTERANCES)) + 1
     vectors, owners = [], []
     for at, label in enumerate(chosen):
         known = intents.utterances[label]
         picked = rng.permutation(len(known))[:utterances]
-        vectors += [intents.descriptions[label], known[picked]]
+        vectors += [_pick(intents.descriptions[label], rng)[None], known[picked]]
         owners += [at] * (1 + len(picked))
     # The names are numbers of one width, so that the table keeps the routes in their order.
     routes = [Route(f"{at:03}", label, "") for at, label in enumerate(chosen)]
@@ -126,7 +147,7 @@ def _install(
     inside = rng.integers(count, size=QUERIES // 2)
     queries = [_pick(intents.queries[chosen[at]], rng) for at in inside]
     for _ in range(QUERIES - len(queries)):
-        stranger = len(intents.strangers) > 0 and rng.random() < 0.5
+        stranger = not others or (len(intents.strangers) > 0 and rng.random() < 0.5)
         pool = intents.strangers if stranger else intents.queries[others[rng.integers(len(others))]]
         queries.append(_pick(pool, rng))
     found = table.similarities(np.array(queries)).astype(np.float64)
@@ -145,7 +166,7 @@ def _pick(vectors: Vectors, rng: np.random.Generator) -> Vectors:
 
 
 def fit_logistic(matches: Matches) -> Floats:
-    """Intercept and weights of similarity, margin and closeness, by Newton's method from 0."""
+    """The weights of `_inputs`, by Newton's method from 0."""
     X = _inputs(matches)
     weights = np.zeros(X.shape[1])
     for _ in range(50):
@@ -160,8 +181,8 @@ def fit_logistic(matches: Matches) -> Floats:
 
 
 def _inputs(matches: Matches) -> Floats:
-    ones = np.ones_like(matches.margin)
-    return np.stack([ones, matches.similarity, matches.margin, matches.closeness], axis=1)
+    ones, margin, closeness = np.ones_like(matches.margin), matches.margin, matches.closeness
+    return np.stack([ones, matches.similarity, margin, closeness, margin * closeness], axis=1)
 
 
 def calibration_error(weights: Floats, matches: Matches) -> float:
@@ -196,31 +217,27 @@ def main() -> None:
     parser.add_argument("--write", action="store_true")
     options = parser.parse_args()
     embedder = embedder_for(EmbedderSettings(kind=options.embedder))
-    names = [name for name in ("clinc150", "banking77") if (options.data / name).exists()]
-    played = {
-        name: play(read_intents(options.data / name, embedder), INSTALLATIONS) for name in names
-    }
-    columns = zip(*(vars(matches).values() for matches in played.values()), strict=True)
-    everything = Matches(*(np.concatenate(column) for column in columns))
+    sets = [read_intents(options.data / name, embedder) for name in ("clinc150", "banking77")]
+    sets.insert(1, departments(sets[0], embedder))
+    played = {intents.name: play(intents, INSTALLATIONS) for intents in sets}
+    names = list(played)
+    everything = _together(played.values())
     weights = fit_logistic(everything)
     threshold, f1 = best_threshold(everything)
     left_out = {
         name: {
-            "calibration_error": round(
-                calibration_error(fit_logistic(played[other]), played[name]), 4
-            ),
-            "threshold": best_threshold(played[name])[0],
-            "f1_at_shared_threshold": round(_f1_at(played[name], threshold), 4),
+            "calibration_error": round(calibration_error(_fit_without(name, played), found), 4),
+            "threshold": best_threshold(found)[0],
+            "f1_at_shared_threshold": round(_f1_at(found, threshold), 4),
         }
-        for name in names
-        for other in names
-        if other != name
+        for name, found in played.items()
     }
     found = {
         "intercept": round(float(weights[0]), 3),
         "similarity": round(float(weights[1]), 3),
         "margin": round(float(weights[2]), 3),
         "closeness": round(float(weights[3]), 3),
+        "margin_by_closeness": round(float(weights[4]), 3),
         "usual": round(float(everything.closeness.mean()), 3),
         "threshold": round(float(np.quantile(everything.similarity[everything.right], 0.05)), 2),
         "f1_threshold": threshold,
@@ -233,6 +250,15 @@ def main() -> None:
     if options.write:
         known = json.loads(CALIBRATIONS.read_text())
         CALIBRATIONS.write_text(json.dumps(known | {embedder.model: found}, indent=2) + "\n")
+
+
+def _together(parts: Iterable[Matches]) -> Matches:
+    columns = zip(*(vars(matches).values() for matches in parts), strict=True)
+    return Matches(*(np.concatenate(column) for column in columns))
+
+
+def _fit_without(name: str, played: dict[str, Matches]) -> Floats:
+    return fit_logistic(_together(found for other, found in played.items() if other != name))
 
 
 def _f1_at(matches: Matches, threshold: float) -> float:

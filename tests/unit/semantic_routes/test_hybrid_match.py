@@ -11,7 +11,13 @@ from tinydancer.semantic_routes import Match, Matching, Route, RouteTable
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=timezone.utc)
 CALIBRATION = Calibration(
-    intercept=-4.0, similarity=6.0, margin=5.0, closeness=-2.0, usual=0.5, source="a test"
+    intercept=-4.0,
+    similarity=6.0,
+    margin=5.0,
+    closeness=-2.0,
+    margin_by_closeness=1.0,
+    usual=0.5,
+    source="a test",
 )
 QUERY = np.array([[1.0, 0.0]], np.float32)
 

@@ -12,7 +12,13 @@ from tinydancer.semantic_routes import Match, Matching, Route, RouteTable
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=timezone.utc)
 CALIBRATION = Calibration(
-    intercept=-4.0, similarity=6.0, margin=5.0, closeness=-2.0, usual=0.5, source="a test"
+    intercept=-4.0,
+    similarity=6.0,
+    margin=5.0,
+    closeness=-2.0,
+    margin_by_closeness=1.0,
+    usual=0.5,
+    source="a test",
 )
 MATCHING = Matching(3, None, NOON, 0.5, CALIBRATION)
 
@@ -160,7 +166,7 @@ def test_the_closeness_of_routes_is_the_mean_cosine_of_nearest_neighbours() -> N
 
 @given(st.floats(-1, 1), st.floats(-2, 2))
 def test_confidence_is_a_probability(similarity: float, margin: float) -> None:
-    steep = Calibration(-1e6, 1e7, 1e7, 0.0, 0.5, "a test")
+    steep = Calibration(-1e6, 1e7, 1e7, 0.0, 0.0, 0.5, "a test")
     assert 0.0 <= CALIBRATION.confidence(similarity, margin, None) <= 1.0
     assert 0.0 <= steep.confidence(similarity, margin, 0.5) <= 1.0
 
