@@ -32,6 +32,7 @@ from urllib.parse import quote
 
 from tinydancer.accounts import ENGINE_USER, Account, account_name, server_account
 from tinydancer.errors import InvalidInput, NotReady
+from tinydancer.leftovers import OWNER, holding, sweep
 from tinydancer.processes import Daemon
 
 if TYPE_CHECKING:
@@ -269,6 +270,7 @@ class EmbeddedServer:
                 return
             link.unlink()
         runtime = _new_runtime_directory(self.directory)
+        (runtime / OWNER).write_bytes(os.fsencode(self.directory))
         for name in ("postgres", "engine"):
             (runtime / name).mkdir()
         if os.geteuid() == 0:
@@ -300,7 +302,13 @@ def throwaway_directory() -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="tinydancer-") as place:
         if os.geteuid() == 0:
             Path(place).chmod(0o711)
-        yield Path(place) / "data"
+        with holding(Path(place)):
+            yield Path(place) / "data"
+
+
+def sweep_leftovers() -> None:
+    """Remove what our servers that were killed have left."""
+    sweep(_runtime_bases())
 
 
 def installed_package() -> Path:
@@ -358,9 +366,7 @@ def _new_runtime_directory(directory: Path) -> Path:
     """A short one for the sockets of `directory`, of the same name each time where that is free."""
     if os.geteuid() == 0:
         _system_directory(SYSTEM_RUN)
-        bases = [SYSTEM_RUN]
-    else:
-        bases = [Path(os.environ.get("XDG_RUNTIME_DIR") or "/nonexistent"), Path("/tmp")]  # noqa: S108
+    bases = _runtime_bases()
     name = f"td-{hashlib.sha256(os.fsencode(directory)).hexdigest()[:12]}"
     for base in bases:
         longest = len(os.fsencode(base / name / _LONGEST_SOCKET_NAME))
@@ -371,6 +377,13 @@ def _new_runtime_directory(directory: Path) -> Path:
             return base / name
         return Path(tempfile.mkdtemp(prefix="td-", dir=base))
     raise NotReady(f"can't make a directory for sockets in {' or '.join(map(str, bases))}")
+
+
+def _runtime_bases() -> list[Path]:
+    """Where directories of sockets are made, in the order of preference."""
+    if os.geteuid() == 0:
+        return [SYSTEM_RUN]
+    return [Path(os.environ.get("XDG_RUNTIME_DIR") or "/nonexistent"), Path("/tmp")]  # noqa: S108
 
 
 def _is_ours(directory: Path) -> bool:

@@ -96,6 +96,7 @@ class Instance:
         What this call has started it stops again where it fails or is interrupted.
         """
         server = self.server
+        embedded.sweep_leftovers()
         with self._alone(), ExitStack() as undo:
             if not server.cluster.exists():
                 report("Making a data directory")
@@ -121,6 +122,7 @@ class Instance:
 
     def down(self) -> bool:
         """Stop engine and server; False where neither ran."""
+        embedded.sweep_leftovers()
         with self._alone():
             running = self.server.daemon.alive()
             if (self.server.directory / "run").is_symlink():
@@ -131,6 +133,7 @@ class Instance:
 
     def status(self) -> dict[str, object]:
         """What runs, as plain values: data, dsn, server and engine, each with running and pid."""
+        embedded.sweep_leftovers()
         server = self.server
         status: dict[str, object] = {
             "data": str(server.directory),

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from tinydancer import embedded, leftovers
+
 DEMO = [sys.executable, "-m", "tinydancer", "demo"]
 
 
@@ -92,12 +94,22 @@ def test_an_interrupted_demo_leaves_nothing_running(
     assert_nothing_is_left(place)
 
 
-def test_a_demo_that_is_killed_takes_its_processes_with_it(place: Path) -> None:
+def test_a_demo_that_is_killed_takes_its_processes_with_it_and_the_next_its_files(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with start_demo(place) as demo:
         assert demo.stdout is not None
         next(line for line in demo.stdout if "agent_name" in line)
+        (link,) = place.glob("tinydancer-*/data/run")
+        runtime = link.readlink()
+        embedded.sweep_leftovers()
+        assert runtime.exists()
         demo.kill()
     deadline = time.monotonic() + 10
     while processes_of(place) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert processes_of(place) == []
+    monkeypatch.setattr(leftovers, "_YOUNG_SECONDS", 0.0)
+    embedded.sweep_leftovers()
+    assert_nothing_is_left(place)
+    assert not runtime.exists()
