@@ -178,10 +178,13 @@ class _Programme:
         found = self._highs(self._cost, budget=None)
         return None if found is None else float(found.fun)
 
-    def most_served(self) -> float:
-        """How many requests can be served at most, whatever they cost."""
+    def most_served(self) -> tuple[float, list[str]]:
+        """How many requests can be served at most, whatever they cost, and who is full then."""
         found = self._highs(-np.ones(len(self._cost)), budget=None, serve_all=False)
-        return 0.0 if found is None else float(-found.fun)
+        if found is None:
+            return 0.0, []
+        prices = -found.ineqlin.marginals[1 : 1 + len(self._limited)]
+        return float(-found.fun), [self._market.agents[a] for a in self._limited[prices > SLACK]]
 
     @property
     def _limited(self) -> NDArray[np.int64]:
@@ -313,10 +316,10 @@ def _binding(
             f"capacities costs at least {least:.9g}, above the budget of {budget:g}",
             hint="Raise the budget, lower the thresholds, or forecast fewer requests.",
         )
-    served = programme.most_served()
+    served, full = programme.most_served()
     return NotReady(
         f"capacity binds: of {demand.sum():g} requests the agents within the thresholds can serve "
-        f"{served:g}",
+        f"{served:g}; {', '.join(full[:5])} would have to take more",
         hint="Raise capacities, lower the thresholds, or forecast fewer requests.",
     )
 

@@ -63,21 +63,53 @@ COMMENT ON FUNCTION tinydancer.ruvector_route_multi(
     'ensemble (all on the same task). Constraints hold for the whole team. Where no team suits, '
     'agent_name is NULL and reasoning says why.';
 
+CREATE OR REPLACE FUNCTION tinydancer.check_counts(argument text, given jsonb) RETURNS text[]
+LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    name text;
+    number jsonb;
+BEGIN
+    IF jsonb_typeof(given) <> 'object' OR given = '{}' THEN
+        RAISE EXCEPTION '% is %, which is no object with numbers', argument, left(given::text, 100)
+        USING ERRCODE = 'invalid_parameter_value',
+            HINT = 'Give a number for each name: ''{"name": 100}''.';
+    END IF;
+    FOR name, number IN SELECT key, value FROM jsonb_each(given) LOOP
+        IF jsonb_typeof(number) <> 'number' OR number::numeric NOT BETWEEN 0 AND 1e9 THEN
+            RAISE EXCEPTION '% of % is %, which is no number of requests', argument,
+                quote_literal(left(name, 100)), left(number::text, 100)
+            USING ERRCODE = 'invalid_parameter_value',
+                HINT = 'Give a number from 0 to 1000000000.';
+        END IF;
+    END LOOP;
+    RETURN ARRAY(
+        SELECT key || '=' || value FROM jsonb_each_text(given) ORDER BY key COLLATE "C");
+END
+$$;
+COMMENT ON FUNCTION tinydancer.check_counts(text, jsonb) IS
+    'Numbers of requests by name, as the foreign tables take them: name=100. Raises for others.';
+
+-- It has had fewer arguments: both beside each other would be ambiguous.
+DROP FUNCTION IF EXISTS tinydancer.ruvector_optimize_budget(
+    double precision, double precision, double precision, double precision, integer, integer);
 CREATE OR REPLACE FUNCTION tinydancer.ruvector_optimize_budget(
     monthly_budget double precision,
     quality_threshold double precision DEFAULT 0.8,
     latency_threshold_ms double precision DEFAULT 5000,
     expected_requests double precision DEFAULT NULL,
     expected_input_tokens integer DEFAULT NULL,
-    expected_output_tokens integer DEFAULT NULL
+    expected_output_tokens integer DEFAULT NULL,
+    expected_by_category jsonb DEFAULT NULL,
+    agent_capacity jsonb DEFAULT NULL
 ) RETURNS jsonb
 LANGUAGE plpgsql VOLATILE PARALLEL RESTRICTED COST 10000
 SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_custom_plan AS $$
 #variable_conflict use_column
 DECLARE
-    days CONSTANT integer := 30;
-    past record;
-    from_past boolean := false;
+    forecast CONSTANT text[] := tinydancer.check_counts(
+        'expected_by_category', ruvector_optimize_budget.expected_by_category);
+    places CONSTANT text[] := tinydancer.check_counts(
+        'agent_capacity', ruvector_optimize_budget.agent_capacity);
     found jsonb;
 BEGIN
     IF monthly_budget IS NULL THEN
@@ -90,34 +122,22 @@ BEGIN
     PERFORM tinydancer.check_number('expected_requests', expected_requests, 0, 1e12);
     PERFORM tinydancer.check_number('expected_input_tokens', expected_input_tokens, 0, 10000000);
     PERFORM tinydancer.check_number('expected_output_tokens', expected_output_tokens, 0, 10000000);
-    IF expected_requests IS NULL THEN
-        -- As many as lately, if the ledger reaches back a day: a shorter time says little of a month.
-        SELECT sum(requests) AS requests,
-            greatest(extract(epoch FROM now() - min(hour)) / 86400, 0) AS over_days,
-            (sum(input_tokens) / nullif(sum(requests) FILTER (WHERE input_tokens > 0), 0))::integer
-                AS input_tokens
-        INTO past FROM tinydancer.usage_hourly
-        WHERE dimension = 'agent' AND hour >= now() - days * interval '1 day';
-        IF past.requests > 0 AND past.over_days >= 1 THEN
-            from_past := true;
-            expected_requests := past.requests * days / past.over_days;
-            expected_input_tokens := coalesce(expected_input_tokens, past.input_tokens);
-        END IF;
-    END IF;
     PERFORM tinydancer.warn_of_uncommitted();
     SELECT jsonb_build_object(
             'allocations', coalesce(
                 jsonb_object_agg(a.agent_name, a.allocation) FILTER (WHERE a.allocation > 0), '{}'),
             'total_budget', monthly_budget,
-            'period_days', days,
+            'period_days', 30,
             'spent', min(a.spent),
             'expected_quality', min(a.plan_quality),
             'budget_shadow_price', min(a.budget_shadow_price),
             'expected_requests', min(a.demand),
-            'demand_source', CASE WHEN from_past THEN 'history' ELSE min(a.demand_source) END,
+            'expected_by_category', min(a.demand_by_category::text)::jsonb,
+            'demand_source', min(a.demand_source),
             'agents', jsonb_object_agg(a.agent_name, jsonb_build_object(
                 'share', a.share, 'allocation', a.allocation,
                 'expected_requests', a.expected_requests_served,
+                'by_category', a.requests_by_category,
                 'expected_quality', a.expected_quality,
                 'shadow_price', a.shadow_price, 'shortfall', a.shortfall)))
     INTO found
@@ -132,13 +152,18 @@ BEGIN
         AND (ruvector_optimize_budget.expected_input_tokens IS NULL
             OR a.expected_input_tokens = ruvector_optimize_budget.expected_input_tokens)
         AND (ruvector_optimize_budget.expected_output_tokens IS NULL
-            OR a.expected_output_tokens = ruvector_optimize_budget.expected_output_tokens);
+            OR a.expected_output_tokens = ruvector_optimize_budget.expected_output_tokens)
+        AND (forecast IS NULL OR a.expected_by_category = forecast)
+        AND (places IS NULL OR a.agent_capacity = places);
     RETURN found;
 END
 $$;
 COMMENT ON FUNCTION tinydancer.ruvector_optimize_budget(
-    double precision, double precision, double precision, double precision, integer, integer
+    double precision, double precision, double precision, double precision, integer, integer, jsonb,
+    jsonb
 ) IS
     'How to spend a budget over 30 days for the highest expected quality: money for each agent under '
-    'allocations, and beside it what the plan expects. Without expected_requests, as many as the '
-    'ledger has of the last 30 days, if it reaches back a day (demand_source: history).';
+    'allocations, and beside it what the plan expects. Demand is expected_by_category '
+    '({"code": 1000}), or expected_requests, mixed as they were lately; without either, what the '
+    'ledger has of the last 30 days, by category, if it reaches back a day. agent_capacity '
+    '({"gpt-4": 5000}) is the most requests that an agent can take.';

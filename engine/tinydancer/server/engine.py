@@ -30,6 +30,7 @@ from tinydancer.store.analytics import routing_analytics
 from tinydancer.store.budgets import Budgets
 from tinydancer.store.database import Database
 from tinydancer.store.decision_log import DecisionLog
+from tinydancer.store.demand import past_demand
 from tinydancer.store.maintenance import Maintenance
 from tinydancer.store.outcomes import outcomes_of_decisions
 from tinydancer.store.rates import RouteRates
@@ -70,6 +71,7 @@ class Engine:
         self.request_words = partial(request_words, self._database)
         self.analytics = partial(routing_analytics, self._database)
         self.outcomes = partial(outcomes_of_decisions, self._database)
+        self.past_demand = partial(past_demand, self._database)
         self._maintenance = Maintenance(self._database)
         self._settled: Snapshot | None = None
         self._settling = threading.Lock()
@@ -249,6 +251,7 @@ class EngineSession:
             rates=self._engine.rates,
             analytics=self._engine.analytics,
             outcomes=self._engine.outcomes,
+            past_demand=self._engine.past_demand,
             keep=self._engine.keep(snapshot),
             budgets=self._engine.budgets if snapshot.budgets else None,
         )

@@ -13,11 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinydancer.agents.cost import DECIMALS
-from tinydancer.agents.registry import Floats
+from tinydancer.agents.registry import AgentTable, Floats
 from tinydancer.batch_optimizer import BatchPlan, Rows, optimise_batch
 from tinydancer.budgets import Claim
 from tinydancer.decisions import Decision, new_decision_id
-from tinydancer.errors import BudgetExceeded, InvalidInput, NotFound, NotReady, TooLarge
+from tinydancer.errors import BudgetExceeded, NotReady, TooLarge
 from tinydancer.explanation import Evidence, Explainer
 from tinydancer.policies import POLICIES
 from tinydancer.policies.estimates import Mask
@@ -26,13 +26,13 @@ from tinydancer.tables import text
 from tinydancer.tables.batch_alone import FIGURES
 from tinydancer.tables.budgeting import claims_of
 from tinydancer.tables.context import Budgets, Context
+from tinydancer.tables.counts import agent_capacity
 from tinydancer.tables.inputs import Question
 from tinydancer.tables.kept_decisions import kept_decisions, payer
 from tinydancer.tables.route_decisions import chunk_size, decide_texts, keep_or_release
 
 # Requests times agents that are decided at once: about a gigabyte at the peak.
 MOST_CELLS = 10_000_000
-MOST_PLACES = 1_000_000_000
 # How often a batch is planned again where budgets refuse a part of it.
 MOST_PLANS = 20
 
@@ -84,7 +84,7 @@ class Planned:
                 f"{MOST_CELLS} pairs in one batch",
                 hint="Split the batch.",
             )
-        capacity = _capacity(question, agents.positions, len(requests))
+        capacity = _capacity(question, agents, len(requests))
         size = chunk_size(context)
         shape = (len(requests), len(agents))
         cost, quality, confidence, similarity = (np.empty(shape) for _ in range(4))
@@ -286,24 +286,7 @@ def _refused(refusing: Sequence[str | None]) -> BudgetExceeded:
     )
 
 
-def _capacity(question: Question, positions: Mapping[str, int], n: int) -> Rows | None:
+def _capacity(question: Question, agents: AgentTable, n: int) -> Rows | None:
     """(a,) places at each agent: as given, n where it is not. None where none is given."""
     given = question.names("agent_capacity")
-    if not given:
-        return None
-    capacity = np.full(len(positions), n, np.int64)
-    for element in given:
-        name, _, places = element.rpartition("=")
-        if not (places.isascii() and places.isdigit() and int(places) <= MOST_PLACES and name):
-            raise InvalidInput(
-                f"agent_capacity has {element[:80]!r}, which is no agent with a number of requests",
-                hint=f"Write 'agent=100', with a whole number from 0 to {MOST_PLACES}.",
-            )
-        if name not in positions:
-            raise NotFound(
-                f"agent_capacity has {name!r}, which is no active agent",
-                hint="See SELECT name FROM tinydancer.ruvector_list_agents();",
-            )
-        place = positions[name]
-        capacity[place] = min(capacity[place], int(places))
-    return capacity
+    return np.minimum(agent_capacity(given, agents), n).astype(np.int64) if given else None

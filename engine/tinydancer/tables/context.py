@@ -11,6 +11,7 @@ from uuid import UUID
 from tinydancer.agents.registry import AgentTable
 from tinydancer.budgets import Claim, Payer, Remaining
 from tinydancer.decisions import Decision
+from tinydancer.demand import PastDemand
 from tinydancer.embeddings.base import Embedder
 from tinydancer.hindsight import Outcome
 from tinydancer.learning.quality import QualityModel
@@ -114,6 +115,10 @@ class ActiveQuality(Protocol):
 Analytics = Callable[[str, str], Sequence[Row]]
 
 
+# What was asked lately, by category; None where nothing was.
+PastDemands = Callable[[], PastDemand | None]
+
+
 # For a time range, the kept decisions whose outcome is known.
 Outcomes = Callable[[str], Sequence[Outcome]]
 
@@ -142,8 +147,8 @@ class Context:
     Without `route_search` routes must have their vectors in the snapshot; without `request_words`
     hybrid routes are matched as dense ones; without `rates` no rate limit holds; without
     `classifier` nothing can be classified; without `quality` the quality of an agent is its own
-    figure, whatever the request; without `analytics` and `outcomes` there is no looking back;
-    without `keep` no decision has an id; without `budgets` none holds.
+    figure, whatever the request; without `analytics`, `outcomes` and `past_demand` there is
+    no looking back; without `keep` no decision has an id; without `budgets` none holds.
     """
 
     snapshot: Snapshot
@@ -158,5 +163,6 @@ class Context:
     quality: ActiveQuality | None = None
     analytics: Analytics | None = None
     outcomes: Outcomes | None = None
+    past_demand: PastDemands | None = None
     keep: Keep | None = None
     budgets: Budgets | None = None

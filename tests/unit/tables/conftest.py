@@ -55,6 +55,7 @@ class Settings:
     route_threshold: float = 0.7
     max_text_bytes: int = 1000
     max_batch: int = 10_000
+    prior_weight: float = 10.0
 
 
 @dataclass(frozen=True)
