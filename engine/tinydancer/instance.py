@@ -195,19 +195,21 @@ def install_native_front_door(server: EmbeddedServer, report: Report = lambda st
     with suppress(FileNotFoundError):
         if library.exists() and mark.read_text() == key:
             return
-    built = _built_libraries(server) / key / build.LIBRARY
-    if not built.exists():
+    built = _built_libraries(server) / key
+    if not (built / build.LIBRARY).exists():
         report("Building the native front door")
-        built.parent.mkdir(parents=True, exist_ok=True)
-        build_native_front_door(server.pg_config(), built.parent)
-    _replace(built, library)
+        built.mkdir(parents=True, exist_ok=True)
+        build_native_front_door(server.pg_config(), built)
+    (library.parent / build.TLS_LIBRARY).unlink(missing_ok=True)
+    for each in built.glob("*.so"):
+        _replace(each, library.parent / each.name)
     mark.write_text(key)
 
 
-def build_native_front_door(pg_config: Path, directory: Path) -> Path:
-    """Build the native front door with a server's headers; returns where it is in `directory`.
+def build_native_front_door(pg_config: Path, directory: Path) -> list[Path]:
+    """Build the native front door with a server's headers; returns its libraries in `directory`.
 
-    A server that has the old library open keeps it until its next connection.
+    A server that has an old library open keeps it until its next connection.
     """
     from tinydancer_fdw.native import build
 
@@ -222,7 +224,8 @@ def build_native_front_door(pg_config: Path, directory: Path) -> Path:
                 "apt-get install gcc libc6-dev, and postgresql-server-dev-17 for a server of "
                 "Debian's own.",
             ) from error
-        return _replace(built, directory / build.LIBRARY)
+        # The front door itself comes last: where it is, all of it is.
+        return [_replace(each, directory / each.name) for each in reversed(built)]
 
 
 def _built_libraries(server: EmbeddedServer) -> Path:

@@ -17,6 +17,10 @@ from tinydancer_fdw import contract
 
 HERE = Path(__file__).resolve().parent
 LIBRARY = "tinydancer_fdw.so"
+# Loaded by the other where it is needed, so that the front door works without OpenSSL as well.
+TLS_LIBRARY = "tinydancer_tls.so"
+TLS_SOURCE = HERE / "tls.c"
+TLS_FLAGS = ("-lssl", "-lcrypto")
 FLAGS = (
     "-std=gnu11", "-O2", "-g", "-fPIC", "-shared", "-fno-strict-aliasing", "-fwrapv",
     "-fstack-protector-strong", "-D_FORTIFY_SOURCE=2",
@@ -51,24 +55,25 @@ def contract_header() -> str:
 
 
 def sources() -> list[Path]:
-    """The C files, in order of their names."""
-    return sorted(HERE.glob("*.c"))
+    """The C files of the front door, in order of their names; that of TLS is a library apart."""
+    return sorted(set(HERE.glob("*.c")) - {TLS_SOURCE})
 
 
 def source_digest() -> str:
-    """A digest of all that the library is made of: it changes when a rebuild is due."""
+    """A digest of all that the libraries are made of: it changes when a rebuild is due."""
     digest = hashlib.sha256("\0".join(FLAGS).encode())
-    for path in sorted([*sources(), *HERE.glob("*.h")]):
+    for path in sorted([*HERE.glob("*.c"), *HERE.glob("*.h")]):
         digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
     digest.update(contract_header().encode())
     return digest.hexdigest()
 
 
-def build(pg_config: Path, build_dir: Path, cc: str | None = None) -> Path:
-    """Compiles the library for the server that `pg_config` belongs to; returns its path.
+def build(pg_config: Path, build_dir: Path, cc: str | None = None) -> list[Path]:
+    """Compiles the libraries for the server that `pg_config` belongs to; returns their paths.
 
-    `cc` is the compiler, with flags of its own if need be, by default that of the environment
-    variable CC, else cc or gcc. Raises BuildFailed with what the compiler said.
+    The second, for TLS, is built where OpenSSL 1.1 or later has its headers. `cc` is the compiler,
+    with flags of its own if need be, by default that of the environment variable CC, else cc or
+    gcc. Raises BuildFailed with what the compiler said.
     """
     compiler = cc or os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc")
     if compiler is None:
@@ -81,17 +86,37 @@ def build(pg_config: Path, build_dir: Path, cc: str | None = None) -> Path:
         )
     build_dir.mkdir(parents=True, exist_ok=True)
     (build_dir / "contract.h").write_text(contract_header())
-    library = build_dir / LIBRARY
-    with tempfile.TemporaryDirectory(dir=build_dir) as scratch:
+    command = [
+        *compiler.split(), *FLAGS, f"-I{build_dir}", f"-I{HERE}", f"-isystem{include}",
+        *_platform_flags(),
+    ]  # fmt: skip
+    libraries = [_compile(command, sources(), build_dir / LIBRARY)]
+    if has_openssl(compiler):
+        libraries.append(_compile(command, [TLS_SOURCE], build_dir / TLS_LIBRARY, *TLS_FLAGS))
+    return libraries
+
+
+def has_openssl(compiler: str) -> bool:
+    """Whether a compiler finds OpenSSL, 1.1 or later, and can link it."""
+    with tempfile.TemporaryDirectory() as scratch:
+        probe = Path(scratch) / "probe.c"
+        probe.write_text(
+            "#include <openssl/ssl.h>\n"
+            "int main(void) { return OPENSSL_init_ssl(0, NULL) && TLS_client_method() != NULL; }\n"
+        )
+        try:
+            _run([*compiler.split(), str(probe), "-o", str(Path(scratch) / "probe"), *TLS_FLAGS])
+        except BuildFailed:
+            return False
+        return True
+
+
+def _compile(command: list[str], sources: list[Path], library: Path, *flags: str) -> Path:
+    with tempfile.TemporaryDirectory(dir=library.parent) as scratch:
         # A server may have the old library mapped: it is replaced by a new file, never rewritten.
-        fresh = Path(scratch) / LIBRARY
-        _run([
-            *compiler.split(), *FLAGS,
-            f"-I{build_dir}", f"-I{HERE}", f"-isystem{include}", *_platform_flags(),
-            *map(str, sources()), "-o", str(fresh),
-        ])  # fmt: skip
-        fresh.replace(library)
-    return library
+        fresh = Path(scratch) / library.name
+        _run([*command, *map(str, sources), "-o", str(fresh), *flags])
+        return fresh.replace(library)
 
 
 def _platform_flags() -> list[str]:
@@ -111,10 +136,16 @@ def _run(command: list[str]) -> str:
 
 
 def main() -> None:
-    """`python -m tinydancer_fdw.native.build PG_CONFIG DIRECTORY`: builds, prints the path."""
+    """`python -m tinydancer_fdw.native.build PG_CONFIG DIRECTORY`: builds, prints the paths."""
     if len(sys.argv) != 3:
         raise SystemExit(main.__doc__)
-    print(build(Path(sys.argv[1]), Path(sys.argv[2])))
+    libraries = build(Path(sys.argv[1]), Path(sys.argv[2]))
+    print(*libraries, sep="\n")
+    if len(libraries) == 1:
+        print(
+            "Without TLS: OpenSSL's headers are not here (on Debian: apt-get install libssl-dev)",
+            file=sys.stderr,
+        )
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 /*
- * connection.h: a connection, as its pool (connection.c) and its bytes (wire.c) see it.
+ * connection.h: a connection, as its pool (connection.c), its beginning (opening.c) and its
+ * bytes (wire.c) see it.
  */
 #ifndef TINYDANCER_CONNECTION_H
 #define TINYDANCER_CONNECTION_H
@@ -12,6 +13,8 @@
 #else
 #include "storage/latch.h"
 #endif
+
+#include "tls.h"
 
 #pragma GCC visibility push(hidden)
 
@@ -32,6 +35,7 @@ struct Connection
 	int			timeout;
 	char	   *where;			/* the engine's address, for messages */
 	pgsocket	socket;
+	TlsStream  *tls;			/* over the socket, or NULL */
 	bool		counted;		/* the socket is among the server's open files */
 	WaitEventSet *waits;		/* latch, postmaster and socket */
 	uint32		awaited;		/* the socket events that `waits` is set to */
@@ -42,8 +46,16 @@ struct Connection
 	size_t		frame;			/* length of the frame handed out last, at `start` */
 };
 
+#define START_HINT "Start it with \"tinydancer up\", or with \"tinydancer serve\" for an engine alone."
+
+/* ---- opening.c ---- */
+
 extern void wire_connect(Connection *connection, const EngineOptions *options);
 extern void wire_close(Connection *connection);
+
+/* ---- wire.c ---- */
+
+extern bool wire_wait(Connection *connection, uint32 event, int timeout);
 extern bool wire_send(Connection *connection, const char *data, size_t length);
 extern bool wire_fill(Connection *connection, size_t bytes);
 extern void wire_lost(Connection *connection) __attribute__((noreturn));

@@ -144,10 +144,13 @@ check_option(const char *name, const char *value)
 						   strlen(value), sizeof(((struct sockaddr_un *) NULL)->sun_path) - 1));
 	}
 	else if (strcmp(name, "sslrootcert") == 0)
-		ereport(ERROR,
-				errcode(ERRCODE_FDW_INVALID_OPTION_NAME),
-				errmsg("the native front door does not speak TLS"),
-				errhint("Use a Unix socket; a TLS client such as stunnel can lead it to another host."));
+	{
+		if (!is_absolute_path(value))
+			ereport(ERROR,
+					errcode(ERRCODE_FDW_INVALID_ATTRIBUTE_VALUE),
+					errmsg("option \"sslrootcert\" is \"%s\", not an absolute path", value));
+		(void) tls_methods();
+	}
 }
 
 /* Names of the options that may be set in a catalog, for hints. */
@@ -196,6 +199,11 @@ tinydancer_native_validator(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				errcode(ERRCODE_FDW_INVALID_OPTION_NAME),
 				errmsg("options \"socket\" and \"host\" exclude each other"));
+	if (context == ForeignServerRelationId &&
+		text_option(options, "socket") != NULL && text_option(options, "sslrootcert") != NULL)
+		ereport(ERROR,
+				errcode(ERRCODE_FDW_INVALID_OPTION_NAME),
+				errmsg("option \"sslrootcert\" is for an engine on a host; there is no TLS over a socket"));
 	PG_RETURN_VOID();
 }
 
@@ -218,6 +226,7 @@ engine_options(ForeignServer *server, UserMapping *mapping, ForeignTable *table)
 	options.socket = text_option(server->options, "socket");
 	options.host = text_option(server->options, "host");
 	options.port = text_option(server->options, "port");
+	options.sslrootcert = text_option(server->options, "sslrootcert");
 	options.token = mapping != NULL ? text_option(mapping->options, "token") : NULL;
 	if (options.token == NULL)
 		options.token = "";

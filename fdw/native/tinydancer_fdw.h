@@ -14,7 +14,9 @@
  *     commits.c       how far the server has come, so that the engine need not ask it
  *     echoes.c        the values asked for, to hold the rows' echoes against
  *     connection.c    the connections of a backend, and the frames over them
- *     wire.c          sockets, bytes and waits
+ *     opening.c       opens these: addresses, sockets, TLS
+ *     wire.c          bytes and waits
+ *     tls.c           TLS by OpenSSL, a library of its own (tls.h)
  *     frames.c        reads what the engine sends
  */
 #ifndef TINYDANCER_FDW_H
@@ -63,6 +65,7 @@ typedef struct EngineOptions
 	const char *socket;			/* path of a Unix socket, or NULL */
 	const char *host;
 	const char *port;
+	const char *sslrootcert;	/* file of certificates to trust: TLS is on; or NULL */
 	const char *token;			/* "" for none */
 	int			timeout;		/* milliseconds without a byte of the answer */
 	int			connect_timeout;	/* milliseconds */
@@ -102,6 +105,10 @@ extern void connection_release(Connection **holder);
 extern void connection_close(Connection *connection);
 extern void connection_raise(Connection **holder, FrameReader *payload) __attribute__((noreturn));
 extern void connection_violated(Connection **holder, const char *fault) __attribute__((noreturn));
+
+/* ---- opening.c ---- */
+
+extern const struct TlsMethods *tls_methods(void);
 
 /* ---- quals.c ---- */
 

@@ -174,6 +174,13 @@ class Client:
         address = self.address
         try:
             connection = _Connection(self._open(), self._interrupted)
+        except streams.InTheClear:
+            raise EngineError(
+                "0A000",
+                f'an engine on another host ("{address.host}") is reached by TLS only',
+                "Without it, requests and the token would cross the network in the clear.",
+                "Add option sslrootcert, the file of certificates to trust; or use a Unix socket.",
+            ) from None
         except OSError as error:
             raise self._unreachable(error.strerror or str(error)) from None
         try:

@@ -21,6 +21,10 @@ class Interrupted(Exception):
     """The caller asked for an end during a wait."""
 
 
+class InTheClear(Exception):
+    """The engine is on another host, and TLS is off."""
+
+
 class Stream(Protocol):
     """What a connection needs of a socket. BlockingIOError means: wait, then try again."""
 
@@ -81,10 +85,13 @@ def open_tcp(
 ) -> Stream:
     """A stream to the first address of `host` that answers, under TLS where `sslrootcert` is set.
 
-    Raises OSError (ssl.SSLError is one), Interrupted.
+    Raises OSError (ssl.SSLError is one), Interrupted, InTheClear.
     """
     failure = OSError(f"the name {host!r} has no address")
-    for family, kind, protocol, _, where in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    if not sslrootcert and not all(_is_loopback(str(where[0])) for *_, where in found):
+        raise InTheClear
+    for family, kind, protocol, _, where in found:
         stream = socket.socket(family, kind, protocol)
         try:
             stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -104,6 +111,10 @@ def open_tcp(
         else:
             return stream
     raise failure
+
+
+def _is_loopback(address: str) -> bool:
+    return address == "::1" or address.startswith("127.")
 
 
 def _check(stream: socket.socket) -> None:

@@ -11,7 +11,11 @@ class SecureStream:
     """A non-blocking TLS client whose server's certificate and host name are checked."""
 
     def __init__(self, stream: socket.socket, host: str, sslrootcert: str) -> None:
-        context = ssl.create_default_context(cafile=sslrootcert)
+        try:
+            context = ssl.create_default_context(cafile=sslrootcert)
+        except OSError as error:
+            reason = f'option sslrootcert "{sslrootcert}": {error.strerror}'
+            raise OSError(error.errno, reason) from None
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         self._socket = context.wrap_socket(
             stream, server_hostname=host, do_handshake_on_connect=False

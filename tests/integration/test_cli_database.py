@@ -136,7 +136,7 @@ def test_the_native_front_door_is_built_where_it_is_asked_for(
     config = server.embedded.pg_config()
     done = run("build-native", "--pg-config", config, "--into", tmp_path)
     assert done.returncode == 0, done.stderr
-    assert Path(done.stdout.strip()) == tmp_path / "tinydancer_fdw.so"
+    assert str(tmp_path / "tinydancer_fdw.so") in done.stdout.splitlines()
     assert (tmp_path / "tinydancer_fdw.so").stat().st_size > 10_000
 
 

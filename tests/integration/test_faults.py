@@ -446,8 +446,6 @@ def test_an_engine_by_tcp_on_this_machine_asks_for_its_token(
 def test_an_engine_by_tls_asks_for_its_token(
     agents: psycopg.Connection, installation: Installation, certificate: tuple[Path, Path]
 ) -> None:
-    if installation.front_door == "native":
-        pytest.skip("the native front door speaks no TLS, and says so")
     # Backends of another account read it, to whom pytest's directory is closed.
     trusted = Path(f"/tmp/tinydancer-test-{os.getpid()}.pem")
     trusted.write_bytes(certificate[0].read_bytes())

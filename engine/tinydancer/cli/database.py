@@ -123,7 +123,7 @@ def upgrade(dsn: str, password_file: Path | None) -> None:
 @click.option(
     "--into",
     type=click.Path(path_type=Path, file_okay=False),
-    help="Directory for the library. [default: the server's own]",
+    help="Directory for the libraries. [default: the server's own]",
 )
 def build_native(pg_config: Path, into: Path | None) -> None:
     """Build the native front door for a server on this machine."""
@@ -132,7 +132,8 @@ def build_native(pg_config: Path, into: Path | None) -> None:
             [pg_config, "--pkglibdir"], capture_output=True, text=True, check=True
         )
         into = Path(output.stdout.strip())
-    click.echo(build_native_front_door(pg_config, into))
+    for library in build_native_front_door(pg_config, into):
+        click.echo(library)
 
 
 @click.command()

@@ -10,6 +10,7 @@ import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import psycopg
 import pytest
@@ -22,6 +23,7 @@ from psycopg.errors import (
 )
 
 from tinydancer_fdw import frames
+from tinydancer_fdw.native import build
 
 from .conftest import ScriptedEngine, answer_rows, echo, encode_answer
 
@@ -339,14 +341,26 @@ def test_an_engine_on_a_port_of_this_machine_is_reached(
     assert len(engine.scans) == 1
 
 
-def test_an_engine_on_another_host_is_refused_for_want_of_tls(survivor: Connection) -> None:
-    with survivor.transaction(force_rollback=True):
-        survivor.execute(
-            "ALTER SERVER engine OPTIONS (DROP socket, ADD host 'engine.example', ADD port '7432')"
-        )
-        with pytest.raises(psycopg.errors.FeatureNotSupported, match="another host") as caught:
-            survivor.execute(QUERY)
-        assert "stunnel" in str(caught.value.diag.message_hint)
+def test_a_front_door_built_without_tls_says_so_where_it_is_asked_for(
+    server: Any, door_database: str
+) -> None:
+    if server.embedded is None:
+        pytest.skip("the libraries of this server are not ours to move")
+    library = server.embedded.pkglibdir() / build.TLS_LIBRARY
+    aside = library.with_suffix(".aside")
+    if there := library.exists():
+        library.rename(aside)
+    try:
+        with psycopg.connect(door_database, autocommit=True) as connection:
+            with pytest.raises(psycopg.errors.FeatureNotSupported, match="without TLS") as caught:
+                connection.execute(
+                    "ALTER SERVER engine OPTIONS (DROP socket, ADD host 'localhost', "
+                    "ADD port '7432', ADD sslrootcert '/ca.pem')"
+                )
+            assert "libssl-dev" in str(caught.value.diag.message_hint)
+    finally:
+        if there:
+            aside.rename(library)
 
 
 def test_another_engine_is_reached_as_soon_as_the_server_names_it(

@@ -66,3 +66,21 @@ def test_a_compiler_that_fails_is_an_error_with_its_words(tmp_path: Path) -> Non
     with pytest.raises(build.BuildFailed, match="no such flag"):
         build.build(pg_config, tmp_path / "build", cc=str(compiler))
     assert list((tmp_path / "build").glob("*.so")) == []
+
+
+def test_without_openssl_there_is_no_library_for_tls(tmp_path: Path) -> None:
+    compiler = tmp_path / "compiler"
+    compiler.write_text("#!/bin/sh\nexit 1\n")
+    compiler.chmod(0o755)
+    assert not build.has_openssl(str(compiler))
+    (tmp_path / "fmgr.h").touch()
+    compiler.write_text(
+        "#!/bin/sh\n"
+        'case "$*" in *probe.c*) exit 1;; esac\n'
+        'while [ "$1" != -o ]; do shift; done; touch "$2"\n'
+    )
+    pg_config = tmp_path / "pg_config"
+    pg_config.write_text(f"#!/bin/sh\necho {tmp_path}\n")
+    pg_config.chmod(0o755)
+    built = build.build(pg_config, tmp_path / "build", cc=str(compiler))
+    assert [library.name for library in built] == ["tinydancer_fdw.so"]
