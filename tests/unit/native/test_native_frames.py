@@ -36,7 +36,7 @@ def test_the_header_holds_the_whole_contract() -> None:
     for table in contract.TABLES.values():
         assert f'{{"{table.name}", {table.name}_columns' in header
         for column in table.columns:
-            flags = f"{column.input}, {column.required}".lower()
+            flags = f"{column.input}, {column.required}, {column.identity}".lower()
             assert f'{{"{column.name}", "{column.type}", {flags}}},' in header
 
 
