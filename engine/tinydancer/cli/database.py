@@ -211,4 +211,6 @@ def _engine_address(
     if address is None:
         return EngineAddress(socket=str(socket or SOCKET), token=token)
     host, port = parse_listen(address)
-    return EngineAddress(host=host, port=port, sslrootcert=str(ca) if ca else None, token=token)
+    return EngineAddress(
+        host=host, port=port, sslrootcert=str(ca.absolute()) if ca else None, token=token
+    )
