@@ -276,7 +276,7 @@ def _float32(vectors: Vectors) -> Vectors:
 
 
 class Rates(Protocol):
-    """The store's exact count of how often a route was taken this minute."""
+    """The store's exact count of how often a route was taken within the last minute."""
 
     def take(self, route: str, per_minute: int) -> bool:
         """Counts one request for the route, if it is still within its limit."""

@@ -9,7 +9,7 @@ GRANT USAGE ON SCHEMA tinydancer
 
 GRANT SELECT ON
     tinydancer.migrations, tinydancer.settings, tinydancer.agents, tinydancer.routes,
-    tinydancer.route_utterances, tinydancer.route_usage, tinydancer.changes,
+    tinydancer.route_utterances, tinydancer.route_usage, tinydancer.route_takes, tinydancer.changes,
     tinydancer.labelled_requests, tinydancer.models, tinydancer.model_activations,
     tinydancer.agent_prices, tinydancer.usage_hourly, tinydancer.usage_latency,
     tinydancer.agent_outcomes, tinydancer.budgets, tinydancer.budget_periods,
@@ -33,7 +33,7 @@ GRANT DELETE ON tinydancer.route_usage TO tinydancer_admin;
 GRANT SELECT, INSERT, UPDATE, DELETE ON tinydancer.staged_embeddings TO tinydancer_admin;
 
 GRANT SELECT ON tinydancer.agent_listing, tinydancer.route_listing, tinydancer.model_listing,
-    tinydancer.agent_stats, tinydancer.budget_status
+    tinydancer.agent_stats, tinydancer.budget_status, tinydancer.route_rates
 TO tinydancer_reader, tinydancer_router, tinydancer_admin;
 GRANT EXECUTE ON FUNCTION
     tinydancer.ruvector_list_agents(boolean), tinydancer.ruvector_get_agent(text),
@@ -76,7 +76,6 @@ GRANT UPDATE (embedding, embedding_model, embedding_space, embedding_source) ON
     tinydancer.agents, tinydancer.routes, tinydancer.route_utterances
 TO tinydancer_engine;
 GRANT UPDATE (embedding_model, embedding_space) ON tinydancer.settings TO tinydancer_engine;
-GRANT INSERT, UPDATE ON tinydancer.route_usage TO tinydancer_engine;
 -- It trains models; switching one on is a person's decision, or that of a setting of theirs.
 GRANT INSERT (kind, name, state, weights, embedding_space, metrics, training, seed, parents, message)
     ON tinydancer.models TO tinydancer_engine;
@@ -86,7 +85,7 @@ GRANT UPDATE (state, weights, embedding_space, metrics, training, progress, mess
 
 GRANT EXECUTE ON FUNCTION
     tinydancer.prune_changes(), tinydancer.expire_reservations(), tinydancer.apply_retention(),
-    tinydancer.compact_sums(), tinydancer.ensure_partitions(timestamptz, timestamptz),
+    tinydancer.compact_sums(), tinydancer.take_route(text, integer), tinydancer.ensure_partitions(timestamptz, timestamptz),
     tinydancer.reserve_budget(uuid, text, text, text, text, numeric),
     tinydancer.reserve_budgets(uuid[], text[], text[], text[], text[], numeric[]),
     tinydancer.release_reservations(uuid[]), tinydancer.budgets_of(text, text, text, text),

@@ -74,6 +74,30 @@ def test_an_upgraded_schema_equals_a_fresh_one(server, empty_database, monkeypat
         assert signature(empty_database) == signature(server.dsn(fresh))
 
 
+def test_an_upgrade_forgets_no_request_that_a_rate_limit_has_counted(empty_database, monkeypatch):
+    # Given routes taken by the minute of the clock, now and long ago
+    every = schema.migrations()
+    before = [script.name for script in every].index("0012_sliding_rates")
+    with connect(empty_database) as connection:
+        with monkeypatch.context() as older:
+            older.setattr(schema, "migrations", lambda: every[:before])
+            older.setattr(schema, "_scripts", lambda folder: ())
+            schema.install(connection)
+        connection.execute(
+            "INSERT INTO tinydancer.routes (name, target_agent) VALUES ('now', 'a'), ('ago', 'a');"
+            "INSERT INTO tinydancer.route_usage VALUES"
+            " ('now', date_trunc('minute', now()), 3), ('ago', now() - interval '1 hour', 3)"
+        )
+        # When it is upgraded
+        schema.upgrade(connection)
+        # Then what may be of this minute counts
+        taken = connection.execute(
+            "SELECT route, tinydancer.take_route(route, 4), tinydancer.take_route(route, 4)"
+            " FROM tinydancer.route_usage ORDER BY route"
+        ).fetchall()
+        assert taken == [("ago", True, True), ("now", True, False)]
+
+
 def test_installing_again_changes_nothing_and_keeps_rows(new_schema_dsn):
     before = signature(new_schema_dsn)
     with connect(new_schema_dsn) as connection:

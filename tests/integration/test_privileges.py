@@ -22,7 +22,7 @@ FORGE = "INSERT INTO tinydancer.changes (xid, part) VALUES ('1', 'agents')"
 PRUNE = "SELECT tinydancer.prune_changes()"
 RENAME = "UPDATE tinydancer.agents SET name = 'y'"
 EMBED = "UPDATE tinydancer.agents SET embedding = NULL"
-COUNT = "INSERT INTO tinydancer.route_usage VALUES ('r0', now(), 1)"
+COUNT = "SELECT tinydancer.take_route('r0', 5)"
 
 ALLOWED = {
     "tinydancer_reader": {READ},

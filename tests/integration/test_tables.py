@@ -234,7 +234,7 @@ def test_updated_at_follows_people_and_not_engines(conn, snapshots):
 def test_dropping_a_route_drops_its_utterances_and_counts(conn):
     conn.execute("INSERT INTO routes (name, target_agent) VALUES ('r', 'a')")
     conn.execute("INSERT INTO route_utterances VALUES ('r', 'hello')")
-    conn.execute("INSERT INTO route_usage VALUES ('r', now(), 1)")
+    conn.execute("SELECT take_route('r', 5)")
     conn.execute("DELETE FROM routes")
-    for table in ("route_utterances", "route_usage"):
+    for table in ("route_utterances", "route_usage", "route_takes"):
         assert conn.execute(f"SELECT count(*) FROM {table}").fetchone() == (0,)
