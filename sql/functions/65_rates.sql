@@ -5,10 +5,13 @@
 -- is one row to look at, however high the limit. The time is the database's, and never goes back.
 
 CREATE OR REPLACE FUNCTION tinydancer.take_route(route text, per_minute integer) RETURNS boolean
-LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+-- Plans made while the tables are all but empty are kept for when they are not.
+SET enable_seqscan = off AS $$
 DECLARE
     sums tinydancer.route_usage;
     moment timestamptz;
+    oldest bigint;
 BEGIN
     -- One session at a time; what follows sees all that those before it have taken.
     LOOP
@@ -35,11 +38,11 @@ BEGIN
     UPDATE tinydancer.route_usage AS present SET taken = sums.taken + 1, last_at = moment
     WHERE present.route = take_route.route;
     -- Two are removed for one that is added: the table is never longer than the busiest minute.
+    SELECT old.number INTO oldest FROM tinydancer.route_takes AS old
+    WHERE old.route = take_route.route ORDER BY old.number LIMIT 1;
     DELETE FROM tinydancer.route_takes AS old
-    WHERE old.route = take_route.route AND old.taken_at <= moment - interval '1 minute'
-        AND old.number IN (
-            SELECT oldest.number FROM tinydancer.route_takes AS oldest
-            WHERE oldest.route = take_route.route ORDER BY oldest.number LIMIT 2);
+    WHERE old.route = take_route.route AND old.number IN (oldest, oldest + 1)
+        AND old.taken_at <= moment - interval '1 minute';
     RETURN true;
 END
 $$;
