@@ -19,7 +19,8 @@ class Decision:
     """One decision as it is kept; `id` comes from `new_decision_id` and carries its time.
 
     `embedding` is (d,) float32 or None; `candidates` is what the explanation shows of each;
-    `propensity` the probability with which this agent was chosen.
+    `propensity` the probability with which this agent was chosen. The members of a team have a
+    decision each, `team` being the id of the first one.
     """
 
     id: UUID
@@ -41,6 +42,7 @@ class Decision:
     estimated_latency_ms: float | None = None
     expected_quality: float | None = None
     models: Mapping[str, object] = field(default_factory=dict)
+    team: UUID | None = None
 
 
 def new_decision_id(now: datetime) -> UUID:

@@ -104,23 +104,41 @@ def error_correlations(rewards: Doubles) -> Correlations:
 
 def _fit(chances: Doubles, both_fail: float) -> float:
     """ρ at which two agents of these chances fail together this often; by bisection."""
+    first, second = _thresholds(chances)
     low, high = 0.0, LARGEST_CORRELATION
-    if 1 - joint_success(chances, low).any >= both_fail:
+    if float(np.prod(1 - _inside(chances))) >= both_fail:
         return low
-    for _ in range(30):
+    for _ in range(20):
         middle = (low + high) / 2
-        if 1 - joint_success(chances, middle).any < both_fail:
+        if _both_fail(first, second, middle) < both_fail:
             low = middle
         else:
             high = middle
     return (low + high) / 2
 
 
+def _both_fail(first: float, second: float, correlation: float) -> float:
+    """The chance that two agents with these thresholds both fail."""
+    shared, own = sqrt(correlation), sqrt(2 * (1 - correlation))
+    total = 0.0
+    for node, weight in zip(_NODES.tolist(), _WEIGHTS.tolist(), strict=True):
+        z = shared * node
+        total += weight * (1 - erf((first - z) / own)) * (1 - erf((second - z) / own))
+    return total / 4
+
+
+def _inside(chances: Doubles) -> Doubles:
+    return np.clip(chances, LEAST_CHANCE, 1 - LEAST_CHANCE)
+
+
+def _thresholds(chances: Doubles) -> list[float]:
+    return [_NORMAL.inv_cdf(chance) for chance in _inside(chances).tolist()]
+
+
 def _given_factor(chances: Doubles, correlation: float) -> Doubles:
     """(nodes, k) chances of success given the factor z at each node."""
-    inside = np.clip(chances, LEAST_CHANCE, 1 - LEAST_CHANCE)
-    thresholds = np.array([_NORMAL.inv_cdf(float(chance)) for chance in inside])
     if correlation <= 0:
-        return np.tile(inside, (len(_NODES), 1))
+        return np.tile(_inside(chances), (len(_NODES), 1))
+    thresholds = np.array(_thresholds(chances))
     at = (thresholds - sqrt(correlation) * _NODES[:, None]) / sqrt(1 - correlation)
     return np.asarray(np.vectorize(lambda x: 0.5 * (1 + erf(x / sqrt(2))))(at), np.float64)

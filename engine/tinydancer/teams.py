@@ -53,11 +53,15 @@ class Bids:
 
 @dataclass(frozen=True)
 class Limits:
-    """What the team as a whole must keep to; None where there is no limit."""
+    """What the team as a whole must keep to; None where there is no limit.
+
+    `budget` is what limits the cost, in words, where that is no max_cost of the request.
+    """
 
     max_cost: float | None = None
     max_latency_ms: float | None = None
     min_quality: float | None = None
+    budget: str | None = None
 
 
 @dataclass(frozen=True)
@@ -355,7 +359,8 @@ def _binding(strategy: str, bids: Bids, limits: Limits, size: int) -> str:
     rows = [0] * size if strategy == "ensemble" else list(range(size))
     cheapest = _least_sum(bids.cost, bids.allowed, rows)
     if limits.max_cost is not None and cheapest > limits.max_cost:
-        return f"max_cost {limits.max_cost:g}: the cheapest team costs at least {cheapest:.9g}"
+        limit = limits.budget or f"max_cost {limits.max_cost:g}"
+        return f"{limit}: the cheapest team costs at least {cheapest:.9g}"
     if strategy == "pipeline":
         least = _least_sum(bids.latency_ms, bids.allowed, rows)
     else:

@@ -1,5 +1,8 @@
 -- Asking the engine for plans: a team for one request, a month's budget over the agents.
 
+-- It has had fewer arguments and columns.
+DROP FUNCTION IF EXISTS tinydancer.ruvector_route_multi(
+    text, integer, text, text, double precision, double precision, double precision, text[], integer);
 CREATE OR REPLACE FUNCTION tinydancer.ruvector_route_multi(
     request text,
     num_agents integer DEFAULT NULL,
@@ -9,13 +12,15 @@ CREATE OR REPLACE FUNCTION tinydancer.ruvector_route_multi(
     max_latency_ms double precision DEFAULT NULL,
     min_quality double precision DEFAULT NULL,
     excluded_agents text[] DEFAULT NULL,
-    expected_output_tokens integer DEFAULT NULL
+    expected_output_tokens integer DEFAULT NULL,
+    user_tier text DEFAULT NULL,
+    tenant text DEFAULT NULL
 )
 RETURNS TABLE (
     place integer, agent_name text, part text, capability text, estimated_cost numeric,
     estimated_latency_ms double precision, expected_quality double precision, team_cost numeric,
     team_latency_ms double precision, team_quality double precision, reasoning text,
-    explanation jsonb
+    explanation jsonb, decision_id uuid
 )
 LANGUAGE plpgsql VOLATILE PARALLEL RESTRICTED ROWS 3 COST 5000
 SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_custom_plan AS $$
@@ -35,7 +40,7 @@ BEGIN
     RETURN QUERY
         SELECT p.place, p.agent_name, p.part, p.capability, p.estimated_cost,
             p.estimated_latency_ms, p.expected_quality, p.team_cost, p.team_latency_ms,
-            p.team_quality, p.reasoning, p.explanation
+            p.team_quality, p.reasoning, p.explanation, p.decision_id
         FROM tinydancer.agent_plans AS p
         WHERE p.request = ruvector_route_multi.request
             AND p.strategy = ruvector_route_multi.strategy
@@ -53,15 +58,20 @@ BEGIN
                 OR p.excluded_agents = ruvector_route_multi.excluded_agents)
             AND (ruvector_route_multi.expected_output_tokens IS NULL
                 OR p.expected_output_tokens = ruvector_route_multi.expected_output_tokens)
+            AND (ruvector_route_multi.user_tier IS NULL
+                OR p.user_tier = ruvector_route_multi.user_tier)
+            AND (ruvector_route_multi.tenant IS NULL OR p.tenant = ruvector_route_multi.tenant)
         ORDER BY p.place;
 END
 $$;
 COMMENT ON FUNCTION tinydancer.ruvector_route_multi(
-    text, integer, text, text, double precision, double precision, double precision, text[], integer
+    text, integer, text, text, double precision, double precision, double precision, text[], integer,
+    text, text
 ) IS
     'A team of agents for one request, a row a member: pipeline (one after another), parallel or '
-    'ensemble (all on the same task). Constraints hold for the whole team. Where no team suits, '
-    'agent_name is NULL and reasoning says why.';
+    'ensemble (all on the same task). Constraints hold for the whole team, and budgets: the cost of every '
+    'member is reserved, or nothing. decision_id is what ruvector_record_usage takes for the member. '
+    'Where no team suits, agent_name is NULL and reasoning says why.';
 
 CREATE OR REPLACE FUNCTION tinydancer.check_counts(argument text, given jsonb) RETURNS text[]
 LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$

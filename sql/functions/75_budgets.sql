@@ -132,6 +132,24 @@ $$;
 COMMENT ON FUNCTION tinydancer.reserve_budgets(uuid[], text[], text[], text[], text[], numeric[]) IS
     'reserve_budget for many decisions, in their order: for each NULL or the budget that refuses it.';
 
+CREATE OR REPLACE FUNCTION tinydancer.reserve_team(
+    decisions uuid[], tenants text[], agents text[], routes text[], user_tiers text[],
+    amounts numeric[]
+) RETURNS text[]
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    refused CONSTANT text[] := tinydancer.reserve_budgets(
+        decisions, tenants, agents, routes, user_tiers, amounts);
+BEGIN
+    IF cardinality(array_remove(refused, NULL)) > 0 THEN
+        PERFORM tinydancer.release_reservations(decisions);
+    END IF;
+    RETURN refused;
+END
+$$;
+COMMENT ON FUNCTION tinydancer.reserve_team(uuid[], text[], text[], text[], text[], numeric[]) IS
+    'reserve_budget for the members of a team: for all, or where a budget refuses one for none.';
+
 CREATE OR REPLACE FUNCTION tinydancer.release_reservations(decisions uuid[]) RETURNS integer
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE

@@ -88,6 +88,7 @@ GRANT EXECUTE ON FUNCTION
     tinydancer.compact_sums(), tinydancer.take_route(text, integer), tinydancer.ensure_partitions(timestamptz, timestamptz),
     tinydancer.reserve_budget(uuid, text, text, text, text, numeric),
     tinydancer.reserve_budgets(uuid[], text[], text[], text[], text[], numeric[]),
+    tinydancer.reserve_team(uuid[], text[], text[], text[], text[], numeric[]),
     tinydancer.release_reservations(uuid[]), tinydancer.budgets_of(text, text, text, text),
     tinydancer.period_start(text, timestamptz), tinydancer.uuid_time(uuid),
     tinydancer.usage_analytics(timestamptz, text), tinydancer.latency_bucket(double precision),

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from tinydancer.agents.registry import AgentTable, Floats
 from tinydancer.learning.quality import QualityModel
 from tinydancer.learning.requests import Requests
-from tinydancer.policies.estimates import Mask
+from tinydancer.policies.estimates import Estimates, Mask
 
 # Estimates are compared to this many digits: beyond, the size of a batch shows.
 DIGITS = 6
@@ -48,3 +48,24 @@ def expect(model: QualityModel, requests: Requests, agents: AgentTable, *, alone
     confidence[:, places] = np.round(model.probabilities(estimates), DIGITS)
     learned[places] = True
     return Expected(quality, confidence, learned)
+
+
+def with_learned(
+    estimates: Estimates,
+    model: QualityModel,
+    name: str,
+    requests: Requests,
+    agents: AgentTable,
+    *,
+    alone: bool,
+) -> Estimates:
+    """The estimates with what a model of this name expects, instead of each agent's own figure."""
+    found = expect(model, requests, agents, alone=alone)
+    return replace(
+        estimates,
+        quality=found.quality,
+        confidence=found.confidence,
+        source=name,
+        learned=found.learned,
+        evidence=model.evidence.sentence,
+    )

@@ -28,6 +28,7 @@ from tinydancer.server.metrics import Metrics
 from tinydancer.server.trainer import Trainer
 from tinydancer.store.analytics import routing_analytics
 from tinydancer.store.budgets import Budgets
+from tinydancer.store.correlations import ErrorCorrelations
 from tinydancer.store.database import Database
 from tinydancer.store.decision_log import DecisionLog
 from tinydancer.store.demand import past_demand
@@ -72,6 +73,7 @@ class Engine:
         self.analytics = partial(routing_analytics, self._database)
         self.outcomes = partial(outcomes_of_decisions, self._database)
         self.past_demand = partial(past_demand, self._database)
+        self.correlations = ErrorCorrelations(self._database).of
         self._maintenance = Maintenance(self._database)
         self._settled: Snapshot | None = None
         self._settling = threading.Lock()
@@ -252,6 +254,7 @@ class EngineSession:
             analytics=self._engine.analytics,
             outcomes=self._engine.outcomes,
             past_demand=self._engine.past_demand,
+            correlations=self._engine.correlations,
             keep=self._engine.keep(snapshot),
             budgets=self._engine.budgets if snapshot.budgets else None,
         )

@@ -28,6 +28,7 @@ RESERVE = """
 SELECT tinydancer.reserve_budgets(
     %s::uuid[], %s::text[], %s::text[], %s::text[], %s::text[], %s::numeric[])
 """
+RESERVE_TEAM = RESERVE.replace("reserve_budgets", "reserve_team")
 RELEASE = "SELECT tinydancer.release_reservations(%s)"
 
 
@@ -42,6 +43,13 @@ class Budgets:
 
         Raises Unavailable where the database can't be reached.
         """
+        tightest: dict[str, Remaining] = {}
+        for left in self.left(payer, agents):
+            tightest.setdefault(left.agent, left)
+        return tightest
+
+    def left(self, payer: Payer, agents: Sequence[str]) -> list[Remaining]:
+        """What every budget has left for each agent that comes under it, the least first."""
         rows = self._database.run(
             lambda conn: conn.execute(
                 REMAINING,
@@ -53,10 +61,7 @@ class Budgets:
                 },
             ).fetchall()
         )
-        tightest: dict[str, Remaining] = {}
-        for budget, agent, amount, runs_low in rows:
-            tightest.setdefault(agent, Remaining(budget, agent, amount, runs_low))
-        return tightest
+        return [Remaining(*row) for row in rows]
 
     def reserve(self, claims: Sequence[Claim]) -> Sequence[str | None]:
         """Reserve each claim in every budget that it comes under, one after the other.
@@ -65,6 +70,9 @@ class Budgets:
         it is reserved. All of them are reserved in one transaction. Raises Unavailable; it is not
         tried again then, and what was reserved all the same is given back when it expires.
         """
+        return self._reserve(RESERVE, claims)
+
+    def _reserve(self, statement: str, claims: Sequence[Claim]) -> Sequence[str | None]:
         arguments = (
             [claim.decision for claim in claims],
             [claim.payer.tenant for claim in claims],
@@ -75,13 +83,17 @@ class Budgets:
         )
         with self._database.connection() as conn:
             try:
-                row = conn.execute(RESERVE, arguments).fetchone()
+                row = conn.execute(statement, arguments).fetchone()
             except psycopg.errors.DeadlockDetected:
                 # A budget's period has turned between its locks; nothing was reserved.
-                row = conn.execute(RESERVE, arguments).fetchone()
+                row = conn.execute(statement, arguments).fetchone()
         assert row is not None  # noqa: S101 - a SELECT without FROM has one row
         refused: Sequence[str | None] = row[0]
         return refused
+
+    def reserve_team(self, claims: Sequence[Claim]) -> Sequence[str | None]:
+        """Reserve all claims, or none where a budget refuses one; for each the one that does."""
+        return self._reserve(RESERVE_TEAM, claims)
 
     def release(self, decisions: Sequence[UUID]) -> None:
         """Give back what decisions have reserved. Raises Unavailable."""

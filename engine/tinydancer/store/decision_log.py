@@ -55,6 +55,7 @@ _COLUMNS = {
     "estimated_latency_ms": "float8",
     "expected_quality": "float8",
     "models": "jsonb",
+    "team": "uuid",
 }
 COPY = f"COPY tinydancer.decisions ({', '.join(_COLUMNS)}) FROM STDIN (FORMAT BINARY)"
 PARTITIONS = "SELECT tinydancer.ensure_partitions(%s, %s)"
@@ -204,5 +205,6 @@ def _copy_rows(conn: Connection, rows: Sequence[tuple[Decision, bool]]) -> None:
                     decision.estimated_latency_ms,
                     decision.expected_quality,
                     Jsonb(decision.models),
+                    decision.team,
                 )
             )

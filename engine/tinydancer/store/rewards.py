@@ -14,25 +14,27 @@ Connection = psycopg.Connection[Any]
 # Of outcomes that the agents of today had. The last decisions are taken, in the order of time.
 LATEST = """
 WITH latest AS (
-    SELECT d.id, d.decided_at, d.request, d.agent, d.propensity,
-        CASE WHEN d.embedding_space = %(space)s THEN d.embedding::real[] END AS embedding
+    SELECT d.id, coalesce(d.team, d.id) AS task, d.request_hash, d.decided_at, d.request, d.agent,
+        CASE WHEN d.team IS NULL THEN d.propensity END AS propensity,
+        CASE WHEN d.embedding_space = %(space)s THEN d.embedding END AS embedding
     FROM tinydancer.decisions AS d
     WHERE d.request IS NOT NULL AND EXISTS (
         SELECT FROM tinydancer.usage AS u JOIN tinydancer.agents AS a ON a.name = u.agent
         WHERE u.decision_id = d.id AND u.tenant = d.tenant)
     ORDER BY d.decided_at DESC, d.id DESC LIMIT %(most)s
 ), served AS (
-    SELECT latest.id, u.agent, avg(coalesce(u.quality, u.success::int::double precision)) AS reward
+    -- Members of an ensemble have a decision each on the same text: that is one request.
+    SELECT task, request_hash, u.agent, min(decided_at) AS decided_at, min(request) AS request,
+        (array_agg(latest.embedding))[1] AS embedding,
+        min(propensity) FILTER (WHERE u.agent = latest.agent) AS propensity,
+        avg(coalesce(u.quality, u.success::int::double precision)) AS reward
     FROM latest JOIN tinydancer.usage AS u ON u.decision_id = latest.id
     JOIN tinydancer.agents AS a ON a.name = u.agent
-    GROUP BY latest.id, u.agent
+    GROUP BY task, request_hash, u.agent
 )
-SELECT d.decided_at, d.request, d.embedding,
-    CASE WHEN count(*) = 1 AND min(served.agent) = d.agent THEN d.propensity END,
-    jsonb_object_agg(served.agent, served.reward)
-FROM latest AS d JOIN served USING (id)
-GROUP BY d.id, d.decided_at, d.request, d.embedding, d.propensity, d.agent
-ORDER BY d.decided_at, d.id
+SELECT min(decided_at), min(request), ((array_agg(embedding))[1])::real[],
+    CASE WHEN count(*) = 1 THEN min(propensity) END, jsonb_object_agg(agent, reward)
+FROM served GROUP BY task, request_hash ORDER BY 1, task, request_hash
 """
 DECIDED = "SELECT coalesce(sum(decided), 0)::bigint FROM tinydancer.agent_outcomes"
 

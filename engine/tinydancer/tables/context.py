@@ -14,6 +14,7 @@ from tinydancer.decisions import Decision
 from tinydancer.demand import PastDemand
 from tinydancer.embeddings.base import Embedder
 from tinydancer.hindsight import Outcome
+from tinydancer.joint_success import Correlations
 from tinydancer.learning.quality import QualityModel
 from tinydancer.neural.classifier import RouteClassifier
 from tinydancer.route_words import RequestWords
@@ -129,11 +130,21 @@ class Budgets(Protocol):
     def remaining(self, payer: Payer, agents: Sequence[str]) -> Mapping[str, Remaining]:
         """For each agent that comes under a budget the one that has least left."""
 
+    def left(self, payer: Payer, agents: Sequence[str]) -> Sequence[Remaining]:
+        """What every budget has left for each agent that comes under it, the least first."""
+
     def reserve(self, claims: Sequence[Claim]) -> Sequence[str | None]:
         """For each claim the budget that refuses it, or None where it is reserved."""
 
+    def reserve_team(self, claims: Sequence[Claim]) -> Sequence[str | None]:
+        """The same, but nothing is reserved where a budget refuses one of them."""
+
     def release(self, decisions: Sequence[UUID]) -> None:
         """Give back what decisions have reserved."""
+
+
+# For the agents of a snapshot, how far their errors go together.
+ErrorCorrelations = Callable[[AgentTable], Correlations]
 
 
 # Keeps decisions; raises Unavailable where that is to be certain and can't be.
@@ -144,11 +155,12 @@ Keep = Callable[[Sequence[Decision]], None]
 class Context:
     """One scan's surroundings. `now` must know its zone; `status` reads the engine's figures.
 
-    Without `route_search` routes must have their vectors in the snapshot; without `request_words`
-    hybrid routes are matched as dense ones; without `rates` no rate limit holds; without
-    `classifier` nothing can be classified; without `quality` the quality of an agent is its own
-    figure, whatever the request; without `analytics`, `outcomes` and `past_demand` there is
-    no looking back; without `keep` no decision has an id; without `budgets` none holds.
+    Without `route_search` routes must have their vectors in the snapshot; without
+    `request_words` hybrid routes are matched as dense ones; without `rates` no rate limit
+    holds; without `classifier` nothing can be classified; without `quality` the quality of an
+    agent is its own figure, whatever the request; without `analytics`, `outcomes` and
+    `past_demand` there is no looking back; without `correlations` errors go together as is
+    assumed; without `keep` no decision has an id; without `budgets` none holds.
     """
 
     snapshot: Snapshot
@@ -164,5 +176,6 @@ class Context:
     analytics: Analytics | None = None
     outcomes: Outcomes | None = None
     past_demand: PastDemands | None = None
+    correlations: ErrorCorrelations | None = None
     keep: Keep | None = None
     budgets: Budgets | None = None

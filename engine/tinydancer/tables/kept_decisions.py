@@ -15,6 +15,7 @@ from tinydancer.router import Decisions, of_row
 from tinydancer.tables import text
 from tinydancer.tables.context import Context
 from tinydancer.tables.inputs import Question
+from tinydancer.teams import Team
 from tinydancer_fdw.contract import ROUTE_DECISIONS
 
 DEFAULT_TENANT = "default"
@@ -63,6 +64,43 @@ def kept_decisions(
             estimated_latency_ms=_of(estimates.latency_ms, row, position),
             expected_quality=_of(estimates.quality, row, position),
             models=models,
+        )
+
+
+def kept_members(
+    context: Context, question: Question, team: Team, ids: Sequence[UUID]
+) -> Iterator[Decision]:
+    """A decision for each member of a team, under its id; what it decides is its part."""
+    whose, agents, quality = payer(question), context.snapshot.agents, context.quality
+    vectors = context.embedder.embed([member.part.text for member in team.members])
+    constraints = {
+        name: argument.value
+        for name, argument in question.arguments.items()
+        if name not in NO_CONSTRAINTS
+    }
+    for member, id_, vector in zip(team.members, ids, vectors, strict=True):
+        yield Decision(
+            id=id_,
+            request=member.part.text,
+            optimize_for=question.text("optimize_for") or "balanced",
+            agent=agents.names[member.agent],
+            tenant=whose.tenant,
+            embedding=vector,
+            embedding_model=context.embedder.model,
+            embedding_space=context.embedder.space,
+            user_tier=whose.user_tier,
+            constraints={"strategy": team.strategy, **constraints},
+            # Who else could have been chosen depends on the others: none to replay it with.
+            candidates=(),
+            confidence=member.success,
+            estimated_cost=Decimal(text.money(member.cost)),
+            estimated_latency_ms=member.latency_ms,
+            expected_quality=member.success,
+            models={
+                "embedder": context.embedder.model,
+                "quality": "registered" if quality is None else quality.name,
+            },
+            team=ids[0],
         )
 
 

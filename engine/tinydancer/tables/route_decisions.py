@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from uuid import UUID
 
@@ -15,7 +15,7 @@ from tinydancer.embeddings.base import Vectors
 from tinydancer.embeddings.cascade import embed_requests, margins_of
 from tinydancer.errors import TinyDancerError
 from tinydancer.explanation import Evidence, Explainer
-from tinydancer.learning.expected import expect
+from tinydancer.learning.expected import with_learned
 from tinydancer.learning.requests import describe
 from tinydancer.policies import POLICIES, Policy
 from tinydancer.router import Barrier, Constraints, Decisions, barriers, decide, estimate
@@ -120,16 +120,13 @@ def decide_texts(
         fits = fit.fit(similarity, lifts)
     estimates = estimate(agents, tokens_in, tokens_out, fits)
     if learned is not None and vectors is not None:
-        found = expect(
-            learned.model, describe(texts, vectors), agents, alone=policy.name == "quality"
-        )
-        estimates = replace(
+        estimates = with_learned(
             estimates,
-            quality=found.quality,
-            confidence=found.confidence,
-            source=learned.name,
-            learned=found.learned,
-            evidence=learned.model.evidence.sentence,
+            learned.model,
+            learned.name,
+            describe(texts, vectors),
+            agents,
+            alone=policy.name == "quality",
         )
     barred = barriers(agents, estimates, constraints)
     evidence = Evidence(
