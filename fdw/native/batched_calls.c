@@ -309,7 +309,7 @@ plan_calls(PlannerInfo *root, RelOptInfo *rel, CustomPath *path, List *tlist, Li
 	scan->custom_scan_tlist = columns;
 	scan->custom_exprs = list_make2(list_make1(linitial(call->args)), NIL);
 	scan->custom_private = list_make4(scan_plan_to_list(&plan),
-									  list_make4_int((int) JOIN_LEFT, 0, inputs->key, false),
+									  list_make5_int((int) JOIN_LEFT, 0, inputs->key, false, false),
 									  NIL, list_make1_oid(call->funcid));
 	scan->methods = &batched_calls_methods;
 	return &scan->scan.plan;

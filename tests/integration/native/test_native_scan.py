@@ -413,9 +413,10 @@ def test_a_database_in_another_encoding_converts(
     ).fetchone()
     assert schema is not None
     name = "tinydancer_latin1"
+    provider = "LOCALE_PROVIDER libc" if connection.info.server_version >= 150000 else ""
     connection.execute(
         f"CREATE DATABASE {name} ENCODING latin1 LC_COLLATE 'C' LC_CTYPE 'C' "
-        "LOCALE_PROVIDER libc TEMPLATE template0"
+        f"{provider} TEMPLATE template0"
     )
     try:
         with psycopg.connect(server.dsn(name), autocommit=True) as latin:
