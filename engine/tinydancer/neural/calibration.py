@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -156,8 +157,7 @@ LEAST_OUTSIDE = 20
 """Examples from outside below which their weights are not fitted, only their threshold."""
 
 
-@dataclass(frozen=True, eq=False)
-class Settled:
+class Settled(NamedTuple):
     """Logits, settled: probabilities (n, classes), and of each row the greatest logit and the sum
     of the exponentials of the logits less that (n,)."""
 
@@ -183,13 +183,16 @@ def scope_signals(settled: Settled, similarity: Floats) -> Floats:
     nearest prototype, (n,) `similarity`.
     """
     signals = np.empty((len(SCOPE_SIGNALS), len(similarity)), np.float32)
+    doubt, energy, distance = signals
     # The likeliest category has 1 / sums: the odds against it are sums - 1.
-    odds = np.minimum(np.maximum(settled.sums - _ONE, _LEAST_ODDS), _MOST_ODDS)
-    np.log(odds, out=signals[0])
-    np.log(settled.sums, out=signals[1])
-    signals[1] += settled.top
-    np.negative(signals[1], out=signals[1])
-    np.subtract(_ONE, similarity, out=signals[2])
+    np.subtract(settled.sums, _ONE, out=doubt)
+    np.maximum(doubt, _LEAST_ODDS, out=doubt)
+    np.minimum(doubt, _MOST_ODDS, out=doubt)
+    np.log(doubt, out=doubt)
+    np.log(settled.sums, out=energy)
+    energy += settled.top
+    np.negative(energy, out=energy)
+    np.subtract(_ONE, similarity, out=distance)
     rows: Floats = signals.T
     return rows
 

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from math import isfinite
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,8 +59,7 @@ class Calibration:
         return float(np.interp(share, np.linspace(0, 1, len(self.margins)), self.margins))
 
 
-@dataclass(frozen=True)
-class Classification:
+class Classification(NamedTuple):
     """What is known of one request.
 
     classifications: the likeliest categories with their probabilities, ties by name.
@@ -84,8 +84,7 @@ class Classification:
         return self.classifications[0][1]
 
 
-@dataclass(frozen=True, eq=False)
-class Scores:
+class Scores(NamedTuple):
     """A batch, scored: logits and probabilities (n, classes), scope (n,), above 0 is outside;
     plausible (n, classes); capabilities (n, capabilities) probabilities."""
 
@@ -157,14 +156,18 @@ class RouteClassifier:
             raise InvalidInput(f"{len(texts)} texts were given for {len(vectors)} vectors")
         if not isfinite(np.add.reduce(vectors, axis=None)):
             Ragged.of_vectors(vectors).check_finite()
-        state = self.network.cell.forward_vectors(vectors)
-        parts, calibration = [self.network.logits(state)], self.vector_only
+        products = vectors @ self._first.T
+        size = len(self.names)
+        state = self.network.cell.first_states(products[:, size:])
+        logits, calibration = self.network.logits(state), self.vector_only
         if texts is not None and self.lexical is not None and self.with_words is not None:
-            parts.append(self.lexical.logits(texts))
             calibration = self.with_words
-        logits = mix(parts, calibration.weights)
+            logits = mix((logits, self.lexical.logits(texts)), calibration.weights)
+        else:
+            logits *= calibration.weights[0]
         settled = settle(logits)
-        signals = scope_signals(settled, self.similarity(vectors))
+        # The cosine to the nearest prototype.
+        signals = scope_signals(settled, np.maximum.reduce(products[:, :size], axis=1))
         return Scores(
             logits=logits,
             probabilities=settled.probabilities,
@@ -182,9 +185,10 @@ class RouteClassifier:
         """As `score`, in words: one classification a row, of the `most` likeliest categories."""
         scores = self.score(vectors, texts)
         # Names are sorted, so a stable sort lets ties go by name.
-        order = (-scores.probabilities).argsort(axis=1, kind="stable")
-        rows = np.arange(len(order))[:, None]
-        ranked = scores.probabilities[rows, order[:, :most]].tolist()
+        negative = -scores.probabilities
+        order = negative.argsort(axis=1, kind="stable")
+        negative.sort(axis=1)
+        ranked = (-negative[:, :most]).tolist()
         sizes = np.add.reduce(scores.plausible, axis=1).tolist()
         widest = max(most, *sizes) if sizes else most
         names = self._name_array[order[:, :widest]].tolist()
@@ -200,10 +204,10 @@ class RouteClassifier:
             for row in range(len(order))
         ]
 
-    def similarity(self, vectors: Floats) -> Floats:
-        """(n,) the cosine of each unit vector to its nearest prototype."""
-        nearest: Floats = np.maximum.reduce(vectors @ self.prototypes.T, axis=1)
-        return nearest
+    @cached_property
+    def _first(self) -> Floats:
+        """What a vector is multiplied by first, in one product: the prototypes above W."""
+        return np.concatenate([self.prototypes, self.network.cell.input_weights])
 
     @cached_property
     def _name_array(self) -> NDArray[np.object_]:

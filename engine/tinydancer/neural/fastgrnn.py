@@ -187,17 +187,19 @@ class FastGRNN:
         U has no part in it, and h_1 is (ζ (1 - z) + ν) ⊙ h̃.
         """
         self._check_inputs(vectors)
-        gate: Floats = vectors @ self.input_weights.T
+        return self.first_states(vectors @ self.input_weights.T)
+
+    def first_states(self, pre: Floats) -> Floats:
+        """`forward_vectors` after its product with W: (n, hidden) or, untied, (n, 2 hidden)."""
         if self.shape.nonlinearity == "piecewise" or not self.shape.tied:
-            gate, update = self._activate(gate)
+            gate, update = self._activate(pre)
             states: Floats = (self.zeta * (1 - gate) + self.nu) * update
             return states
-        _, _, slope, offset = self._constants
-        update = gate + self.parameters["b_h"]
-        np.tanh(update, update)
-        gate += self.parameters["b_z"]
-        gate *= _HALF
-        np.tanh(gate, gate)
+        halves, biases, slope, offset = self._constants
+        both = pre * halves[:, None]
+        both += biases[:, None]
+        np.tanh(both, both)
+        gate, update = both
         gate *= slope
         gate += offset
         gate *= update

@@ -13,10 +13,10 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import chain
+from itertools import chain, repeat
 
 import numpy as np
 
@@ -28,7 +28,7 @@ from tinydancer.neural.ragged import Floats, Integers, ranges
 MOST_WORDS = 512
 """Words of a text that are looked at; the rest of a long text is left to the sentence vector."""
 MOST_FEATURES = 200_000
-_BLOCK = 64
+_BLOCK = 4096
 
 # A word; or one character of a script that puts no spaces between words; or one other sign.
 _WORDS = re.compile(r"[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff]|[^\W_]+|[^\w\s]")
@@ -64,15 +64,80 @@ class Sparse:
     def dot(self, matrix: Floats) -> Floats:
         """(n, classes): the rows times a (features, classes) matrix."""
         result = np.zeros((len(self), matrix.shape[1]), np.float32)
-        some = np.flatnonzero(self.lengths)
-        # In blocks, so that what is gathered stays in the cache.
-        for at in range(0, len(some), _BLOCK):
-            block = some[at : at + _BLOCK]
-            first, last = self.starts[block[0]], self.starts[block[-1]] + self.lengths[block[-1]]
-            terms = matrix[self.columns[first:last]]
-            terms *= self.values[first:last, None]
-            result[block] = np.add.reduceat(terms, self.starts[block] - first, axis=0)
+        order = np.argsort(self.lengths, kind="stable")
+        lengths, firsts = np.unique(self.lengths[order], return_index=True)
+        # Rows of one length are one product, in blocks, so that what is gathered stays in the cache.
+        for length, rows in zip(lengths.tolist(), np.split(order, firsts[1:]), strict=True):
+            step = max(1, _BLOCK // length) if length else len(rows) + 1
+            for at in range(0, len(rows) if length else 0, step):
+                block = rows[at : at + step]
+                places = self.starts[block][:, None] + np.arange(length)
+                terms = matrix.take(self.columns[places], axis=0)
+                result[block] = np.matmul(self.values[places][:, None], terms)[:, 0]
         return result
+
+
+@dataclass(frozen=True, eq=False)
+class _Places:
+    """Where each feature has its column, found by the numbers of its words.
+
+    numbers: of the words that features are made of, and of the empty word, 0. words: (numbers + 1,)
+    the column of each, -1 where it is no feature alone; the last is for any other word. pairs: the
+    keys of pairs, sorted, and pair_columns their columns.
+    """
+
+    numbers: Mapping[str, int]
+    words: Integers
+    pairs: Integers
+    pair_columns: Integers
+
+    @staticmethod
+    def of(names: Sequence[str]) -> _Places:
+        """The places of features, whose columns are their places in `names`."""
+        numbers = {"": 0}
+        found = []
+        for name in names:
+            first, space, second = name.partition(" ")
+            one = numbers.setdefault(first, len(numbers))
+            found.append((one, numbers.setdefault(second, len(numbers)) if space else -1))
+        table = np.array(found, np.int64).reshape(-1, 2)
+        alone = np.flatnonzero(table[:, 1] < 0)
+        words = np.full(len(numbers) + 1, -1, np.int64)
+        words[table[alone, 0]] = alone
+        both = np.flatnonzero(table[:, 1] >= 0)
+        keys = table[both, 0] * len(words) + table[both, 1]
+        order = np.argsort(keys)
+        return _Places(numbers, words, keys[order], both[order])
+
+    def rows(self, texts: Sequence[str], idf: Floats) -> Sparse:
+        """The features of each text, weighed by `idf`, at unit length; none is an empty row."""
+        other = len(self.words) - 1
+        flat: list[int] = []
+        sizes: list[int] = []
+        for text in texts:
+            words = _WORDS.findall(text.casefold())[:MOST_WORDS]
+            if words:
+                flat.append(0)
+                flat += map(self.numbers.get, words, repeat(other))
+                flat.append(0)
+            sizes.append(len(words) + 2 if words else 0)
+        numbers = np.array(flat, np.int64)
+        owners = np.repeat(np.arange(len(texts)), sizes)
+        alone = self.words[numbers]
+        known = np.flatnonzero(alone >= 0)
+        # From the end of one text to the begin of the next is a pair of empty words, no feature.
+        keys = numbers[:-1] * len(self.words) + numbers[1:]
+        paired = np.searchsorted(self.pairs, keys)
+        paired[paired == len(self.pairs)] = 0
+        places = np.flatnonzero(self.pairs[paired] == keys) if len(self.pairs) else known[:0]
+        owner = np.concatenate([owners[known], owners[places]])
+        order = np.argsort(owner, kind="stable")
+        columns = np.concatenate([alone[known], self.pair_columns[paired[places]]])[order]
+        lengths = np.bincount(owner, minlength=len(texts))
+        values = idf[columns]
+        sparse = Sparse(columns, values, lengths)
+        norms = np.sqrt(_sums(values * values, sparse))
+        return Sparse(columns, values / np.repeat(norms, lengths), lengths)
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,16 +159,16 @@ class LexicalModel:
             "d": (classes,),
         }
         check_parameters(self.parameters, shapes, "lexical model")
-        if len(self._columns) != len(self.names):
+        if len(set(self.names)) != len(self.names):
             raise InvalidInput("the lexical model has a feature twice")
 
     @cached_property
-    def _columns(self) -> dict[str, int]:
-        return {name: column for column, name in enumerate(self.names)}
+    def _places(self) -> _Places:
+        return _Places.of(self.names)
 
     def rows(self, texts: Sequence[str]) -> Sparse:
         """The known features of each text, weighed, at unit length; none is an empty row."""
-        return _rows(map(features, texts), self._columns, self.parameters["idf"])
+        return self._places.rows(texts, self.parameters["idf"])
 
     def logits(self, texts: Sequence[str]) -> Floats:
         """(n, classes) before the softmax. A text of unknown words gets the classes' offsets."""
@@ -135,16 +200,14 @@ def train_lexical(
     `progress` gets the number of each epoch and its mean loss. Features beyond MOST_FEATURES are
     left out, rarest first.
     """
-    found = [features(text) for text in texts]
-    document_counts = Counter(chain.from_iterable(map(set, found)))
+    document_counts = Counter(chain.from_iterable(set(features(text)) for text in texts))
     common = sorted(document_counts.items(), key=lambda pair: (-pair[1], pair[0]))[:MOST_FEATURES]
     names = tuple(sorted(name for name, _ in common))
     if not names:
         raise InvalidInput("no training text has a word in it")
     counts = np.array([document_counts[name] for name in names], np.float32)
     idf = (np.log((1 + len(texts)) / (1 + counts)) + 1).astype(np.float32)
-    columns = {name: column for column, name in enumerate(names)}
-    data = _rows(found, columns, idf)
+    data = _Places.of(names).rows(texts, idf)
 
     weights = np.zeros((len(names), classes), np.float32)
     offsets = np.zeros(classes, np.float32)
@@ -175,20 +238,6 @@ def train_lexical(
         if progress:
             progress(epoch, total / len(order))
     return LexicalModel(names, {"idf": idf, "L": weights, "d": offsets})
-
-
-def _rows(texts: Iterable[list[str]], columns: Mapping[str, int], idf: Floats) -> Sparse:
-    found: list[int] = []
-    lengths: list[int] = []
-    for names in texts:
-        row = [column for column in map(columns.get, names) if column is not None]
-        found += row
-        lengths.append(len(row))
-    flat = np.array(found, np.int64)
-    values = idf[flat]
-    sparse = Sparse(flat, values, np.array(lengths, np.int64))
-    norms = np.sqrt(_sums(values * values, sparse))
-    return Sparse(flat, values / np.repeat(norms, sparse.lengths), sparse.lengths)
 
 
 def _sums(values: Floats, rows: Sparse) -> Floats:

@@ -136,7 +136,8 @@ class Network:
 
     def logits(self, state: Floats) -> Floats:
         """(…, classes) before the softmax."""
-        result: Floats = state @ self.heads["V"].T + self.heads["c"]
+        result: Floats = state @ self.heads["V"].T
+        result += self.heads["c"]
         return result
 
     def capability_logits(self, state: Floats) -> Floats:

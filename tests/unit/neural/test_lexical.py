@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tinydancer.errors import InvalidInput
@@ -97,3 +97,28 @@ def test_texts_without_a_word_are_refused() -> None:
 def test_a_model_whose_parts_do_not_fit_is_refused(model: LexicalModel) -> None:
     with pytest.raises(InvalidInput, match="parameter L of the lexical model"):
         LexicalModel(model.names[:-1], {**model.parameters, "idf": model.parameters["idf"][:-1]})
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.lists(st.text("ab C?\n猫", max_size=8), max_size=6),
+    st.lists(st.text("ab C?\n猫", max_size=8), min_size=1, max_size=6),
+)
+def test_rows_have_the_known_features_of_each_text(
+    texts: list[str], trained_on: list[str]
+) -> None:
+    names = tuple(sorted({name for text in trained_on for name in features(text)}))
+    ones = np.ones(len(names), np.float32)
+    parameters = {"idf": ones, "L": np.eye(len(names), dtype=np.float32), "d": 0 * ones}
+    rows = LexicalModel(names, parameters).rows(texts)
+    assert len(rows) == len(texts)
+    for text, start, length in zip(texts, rows.starts, rows.lengths, strict=True):
+        found = [names[column] for column in rows.columns[start : start + length]]
+        assert found == [name for name in features(text) if name in names]
+    counts = np.array([[features(t).count(name) for name in names] for t in texts], np.float32)
+    expected = counts / np.maximum(np.sqrt(counts.sum(axis=1, keepdims=True)), 1)
+    np.testing.assert_allclose(
+        rows.dot(np.eye(len(names), dtype=np.float32)),
+        expected.reshape(len(texts), len(names)),
+        atol=1e-6,
+    )
