@@ -34,8 +34,7 @@ def routing(data: Path, as_json: bool) -> None:
     from tinydancer.evaluation.routing import run
 
     with steps() as report:
-        report("Evaluating")
-        results = run(data)
+        results = run(data, progress=report)
     _show([asdict(result) for result in results], as_json)
 
 

@@ -3,7 +3,9 @@
 A data set is a folder with train.jsonl.gz, test.jsonl.gz and, where it has them, valid.jsonl.gz
 and oos_train, oos_valid, oos_test.jsonl.gz; each line is {"text": …, "label": …}. The test files
 are read once, to report. Few-shot training rows are the first k of each label after
-`random.Random(0).shuffle`.
+`random.Random(0).shuffle`; where there are valid rows the classifier is calibrated on them (the
+mixture's weights and its conformal floor), since the static table was fitted on the training texts
+of the data sets in hand, and rows held out of those are easier than new ones.
 """
 
 from __future__ import annotations
@@ -21,11 +23,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinydancer.embeddings.base import Embedder
-from tinydancer.embeddings.fetch import default_cache_dir, minilm_directory
-from tinydancer.embeddings.minilm import MiniLMEmbedder
-from tinydancer.embeddings.static import StaticEmbedder
 from tinydancer.errors import InvalidInput, NotFound, NotReady
 from tinydancer.evaluation.baselines import centroids, logistic_regression, nearest_neighbours
+from tinydancer.evaluation.tiers import installed_tiers
 from tinydancer.neural.calibration import area_under_roc, expected_calibration_error
 from tinydancer.neural.classifier import Calibration, RouteClassifier, Scores
 from tinydancer.neural.dataset import LabelledText, prepare
@@ -69,15 +69,6 @@ class _Answers:
     calibration: Calibration
 
 
-def default_embedders() -> dict[str, Embedder]:
-    """The built-in static table, and MiniLM where it was fetched and can be run."""
-    found: dict[str, Embedder] = {"static": StaticEmbedder.builtin()}
-    directory = minilm_directory(default_cache_dir())
-    if directory.is_dir():
-        found["minilm"] = MiniLMEmbedder(directory)
-    return found
-
-
 def run(
     data: Path,
     embedders: Mapping[str, Embedder] | None = None,
@@ -86,7 +77,7 @@ def run(
 ) -> list[Result]:
     """All figures of every data set under `data`, with the embedder of each tier.
 
-    embedders: by tier; None is what `default_embedders` finds. With the tiers "static" and
+    embedders: by tier; None is what `installed_tiers` finds. With the tiers "static" and
     "minilm" both given, the cascade of the two is measured too.
     Raises NotFound where `data` holds no data set, InvalidInput for a file that is none.
     """
@@ -96,7 +87,7 @@ def run(
             f"there is no data set under {str(data)!r}",
             hint="Give a directory that holds <data set>/train.jsonl.gz and test.jsonl.gz.",
         )
-    embedders = embedders if embedders is not None else default_embedders()
+    embedders = embedders if embedders is not None else installed_tiers()
     results: list[Result] = []
     for folder in folders:
         results += _evaluate(folder, embedders, progress or (lambda _: None))
@@ -127,6 +118,7 @@ def _evaluate(
     train_texts, train_labels = _read(folder, "train")
     names = tuple(sorted(set(train_labels)))
     load = _Loader(folder, names, embedders)
+    progress(f"{folder.name}: encoding")
     valid = load.split("valid") if (folder / "valid.jsonl.gz").is_file() else None
     inside_out = [n for n in ("oos_train", "oos_valid") if (folder / f"{n}.jsonl.gz").is_file()]
     outside = load.outside(*inside_out) if inside_out else None
@@ -142,9 +134,7 @@ def _evaluate(
         for tier in embedders:
             progress(f"{folder.name}, {setting}, {tier}: training")
             started = time.monotonic()
-            classifiers[tier] = _fit(
-                train, tier, load, valid if full else None, outside if full else None
-            )
+            classifiers[tier] = _fit(train, tier, load, valid, outside, full)
             seconds = time.monotonic() - started
             results.append(
                 Result(folder.name, setting, tier, "fastgrnn+words", "train_seconds", seconds)
@@ -167,8 +157,14 @@ def _evaluate(
 
 
 def _fit(
-    train: _Split, tier: str, load: _Loader, valid: _Split | None, outside: _Split | None
+    train: _Split,
+    tier: str,
+    load: _Loader,
+    valid: _Split | None,
+    outside: _Split | None,
+    full: bool,
 ) -> RouteClassifier:
+    """Trained on `train`. Of few shots only the calibration sees the valid rows, not the epochs."""
     data = prepare(
         LabelledText(text, load.names[label])
         for text, label in zip(train.texts, train.labels, strict=True)
@@ -176,17 +172,18 @@ def _fit(
     place = {text: row for row, text in enumerate(train.texts)}
     vectors = train.vectors[tier][[place[text] for text in data.texts]]
     label_texts = tuple(readable(name) for name in data.names)
-    held_out = None
+    known = None
     if valid is not None:
         nothing = np.zeros((len(valid.texts), 0), np.int64)
-        held_out = Rows(valid.texts, valid.vectors[tier], valid.labels, nothing)
+        known = Rows(valid.texts, valid.vectors[tier], valid.labels, nothing)
     return fit(
         data,
         vectors,
         load.embedders[tier].space,
         label_names=(label_texts, load.embedders[tier].embed(label_texts)),
-        held_out=held_out,
-        outside=(outside.texts, outside.vectors[tier]) if outside is not None else None,
+        held_out=known if full else None,
+        calibrate_on=None if full else known,
+        outside=(outside.texts, outside.vectors[tier]) if full and outside is not None else None,
     ).classifier
 
 

@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from tinydancer.embeddings.base import Embedder
-from tinydancer.evaluation.intents import Result, default_embedders
+from tinydancer.evaluation.intents import Result
+from tinydancer.evaluation.tiers import installed_tiers
 from tinydancer.neural.calibration import area_under_roc, expected_calibration_error
 from tinydancer.neural.classifier import CAPABILITY_THRESHOLD, RouteClassifier
 from tinydancer.neural.default_model import builtin
@@ -27,7 +28,7 @@ def run(
 ) -> list[Result]:
     """The figures of the default model, or of `classifier`, with the embedder of each tier."""
     classifier = classifier or builtin()
-    embedders = embedders if embedders is not None else default_embedders()
+    embedders = embedders if embedders is not None else installed_tiers()
     rows = json.loads(REQUESTS.read_text("utf-8"))
     known = [row for row in rows if row["label"]]
     strange = [row["text"] for row in rows if not row["label"]]

@@ -7,7 +7,7 @@ single model and the oracle.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -62,7 +62,12 @@ class HeldOut:
     fallbacks: tuple[int, int]
 
 
-def run(data: Path, embedders: Mapping[str, Embedder] | None = None) -> list[Result]:
+def run(
+    data: Path,
+    embedders: Mapping[str, Embedder] | None = None,
+    *,
+    progress: Callable[[str], None] = lambda _: None,
+) -> list[Result]:
     """Figures for every *.jsonl.gz in `data`, by table, router and metric.
 
     embedders: tier name → embedder; those that are installed where none is given. Raises
@@ -73,13 +78,18 @@ def run(data: Path, embedders: Mapping[str, Embedder] | None = None) -> list[Res
     for table in read_tables(data):
         results += baselines(table)
         for tier, embedder in tiers.items():
-            held_out = predict_folds(table, describe_with(table.prompts, embedder))
+            progress(f"{table.name}, {tier}: encoding {len(table.prompts):,} prompts")
+            requests = describe_with(table.prompts, embedder)
+            steps = [f"{table.name}, {tier}: fold {fold + 1} of {FOLDS}" for fold in range(FOLDS)]
+            held_out = predict_folds(table, requests, lambda fold: progress(steps[fold]))  # noqa: B023
             results += learned(table, f"learned/{tier}", held_out)
     return results
 
 
-def predict_folds(table: ScoreTable, requests: Requests) -> HeldOut:
-    """Train on four folds, predict the fifth, for each of the five."""
+def predict_folds(
+    table: ScoreTable, requests: Requests, progress: Callable[[int], None] = lambda _: None
+) -> HeldOut:
+    """Train on four folds, predict the fifth, for each of the five; told of each as it begins."""
     folds = fold_numbers(len(table.prompts))
     estimates = np.empty_like(table.scores)
     costs = np.empty_like(table.scores)
@@ -87,6 +97,7 @@ def predict_folds(table: ScoreTable, requests: Requests) -> HeldOut:
     single = np.empty(len(folds), dtype=np.int64)
     no_estimates = no_choices = 0
     for fold in range(FOLDS):
+        progress(fold)
         train, test = np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
         model = fit_quality(requests.take(train), Outcomes(table.models, table.scores[train]))
         estimates[test] = model.estimate(requests.take(test))

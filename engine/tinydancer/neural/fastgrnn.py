@@ -196,14 +196,14 @@ class FastGRNN:
             states: Floats = (self.zeta * (1 - gate) + self.nu) * update
             return states
         halves, biases, slope, offset = self._constants
-        both = pre * halves[:, None]
+        both: Floats = pre * halves[:, None]
         both += biases[:, None]
         np.tanh(both, both)
-        gate, update = both
-        gate *= slope
-        gate += offset
-        gate *= update
-        return gate
+        state: Floats = both[0]
+        state *= slope
+        state += offset
+        state *= both[1]
+        return state
 
     def forward_ragged(self, batch: Ragged) -> Floats:
         """The last state of each sequence: (n, hidden)."""

@@ -141,6 +141,7 @@ def fit(
     *,
     label_names: tuple[tuple[str, ...], Floats] | None = None,
     held_out: Rows | None = None,
+    calibrate_on: Rows | None = None,
     outside: tuple[tuple[str, ...], Floats] | None = None,
     taught_outside: tuple[tuple[str, ...], Floats] | None = None,
     fold: Integers | None = None,
@@ -151,6 +152,7 @@ def fit(
     label_names: for each of data.names a readable text and its vector; few rows gain from it.
     held_out: rows to calibrate on and to stop early by; without, the rows are split, calibrated
     on parts trained without them, and then all used for the parts that are returned.
+    calibrate_on: rows to calibrate on, and for nothing else: few rows keep all their epochs.
     outside: texts of no category, with vectors, to fit the scope rule on.
     taught_outside: others of no category, from which the network learns to be unsure.
     fold: (n,) the part, from 0 up, that each row is held out in, where it is not left to chance:
@@ -167,10 +169,10 @@ def fit(
     trainer = _Trainer(data, options, extra, strange, progress)
     outside_rows = _outside_rows(outside, data) if outside else None
 
-    if held_out is not None:
+    known = calibrate_on or held_out
+    if known is not None:
         parts = trainer.parts(rows, "training", held_out)
-        known, known_logits = held_out, parts.logits(held_out)
-        similarity = parts.similarity(held_out.vectors)
+        known_logits, similarity = parts.logits(known), parts.similarity(known.vectors)
         apart = parts
     else:
         every = len(data) <= FEW_ROWS or fold is not None

@@ -64,12 +64,11 @@ class Sparse:
     def dot(self, matrix: Floats) -> Floats:
         """(n, classes): the rows times a (features, classes) matrix."""
         result = np.zeros((len(self), matrix.shape[1]), np.float32)
-        order = np.argsort(self.lengths, kind="stable")
-        lengths, firsts = np.unique(self.lengths[order], return_index=True)
-        # Rows of one length are one product, in blocks, so that what is gathered stays in the cache.
-        for length, rows in zip(lengths.tolist(), np.split(order, firsts[1:]), strict=True):
-            step = max(1, _BLOCK // length) if length else len(rows) + 1
-            for at in range(0, len(rows) if length else 0, step):
+        # Rows of one length are one product, in blocks, so that what is gathered stays in cache.
+        for length in np.unique(self.lengths[self.lengths > 0]).tolist():
+            rows = np.flatnonzero(self.lengths == length)
+            step = max(1, _BLOCK // length)
+            for at in range(0, len(rows), step):
                 block = rows[at : at + step]
                 places = self.starts[block][:, None] + np.arange(length)
                 terms = matrix.take(self.columns[places], axis=0)

@@ -104,9 +104,7 @@ def test_a_model_whose_parts_do_not_fit_is_refused(model: LexicalModel) -> None:
     st.lists(st.text("ab C?\n猫", max_size=8), max_size=6),
     st.lists(st.text("ab C?\n猫", max_size=8), min_size=1, max_size=6),
 )
-def test_rows_have_the_known_features_of_each_text(
-    texts: list[str], trained_on: list[str]
-) -> None:
+def test_rows_have_the_known_features_of_each_text(texts: list[str], trained_on: list[str]) -> None:
     names = tuple(sorted({name for text in trained_on for name in features(text)}))
     ones = np.ones(len(names), np.float32)
     parameters = {"idf": ones, "L": np.eye(len(names), dtype=np.float32), "d": 0 * ones}
@@ -116,9 +114,10 @@ def test_rows_have_the_known_features_of_each_text(
         found = [names[column] for column in rows.columns[start : start + length]]
         assert found == [name for name in features(text) if name in names]
     counts = np.array([[features(t).count(name) for name in names] for t in texts], np.float32)
+    counts = counts.reshape(len(texts), len(names))
     expected = counts / np.maximum(np.sqrt(counts.sum(axis=1, keepdims=True)), 1)
     np.testing.assert_allclose(
         rows.dot(np.eye(len(names), dtype=np.float32)),
-        expected.reshape(len(texts), len(names)),
+        expected,
         atol=1e-6,
     )
