@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property, lru_cache
+from math import inf
 from typing import Protocol
 
 import numpy as np
@@ -273,6 +274,14 @@ _HALF_DIGIT = np.float32(0.5 * 10.0**-DIGITS)
 
 def _float32(vectors: Vectors) -> Vectors:
     return np.ascontiguousarray(vectors, np.float32)
+
+
+def margin_of(best: Sequence[Hit], default_threshold: float) -> float:
+    """How clear a match is by its best two routes, as RouteTable.margins says; infinite of none."""
+    thresholds = (default_threshold if r.threshold is None else r.threshold for r, _ in best)
+    above = [value - least for (_, value), least in zip(best, thresholds, strict=True)]
+    apart = best[0][1] - best[1][1] if len(best) > 1 else inf
+    return min(apart, abs(max(above))) if best else inf
 
 
 class Rates(Protocol):

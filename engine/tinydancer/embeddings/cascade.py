@@ -84,9 +84,13 @@ class CascadeEmbedder:
         """(n, dimension) float32 by the accurate encoder, rows of unit length."""
         return self._accurate.embed(texts)
 
-    def embed_with_margin(self, texts: Sequence[str], margin: Margin) -> Cascaded:
+    def embed_with_margin(
+        self, texts: Sequence[str], margin: Margin, threshold: float | None = None
+    ) -> Cascaded:
         """The texts' vectors, by the accurate encoder where `margin` says they are in doubt.
 
+        threshold: of margins that are no cosines, in place of the cascade's own; a cascade whose
+        own is 0 hands nothing over all the same.
         Raises InvalidInput where `margin` gives something else than one number a vector.
         """
         vectors = self._quick.embed(texts)
@@ -96,7 +100,9 @@ class CascadeEmbedder:
                 f"the margins of {len(texts)} vectors must be as many numbers, "
                 f"not {margins.shape} or NaN"
             )
-        escalated = margins < self._threshold
+        if threshold is None or not self._threshold:
+            threshold = self._threshold
+        escalated = margins < threshold
         rows = np.flatnonzero(escalated)
         if len(rows):
             vectors[rows] = self._accurate.embed([texts[row] for row in rows.tolist()])
@@ -110,10 +116,12 @@ class CascadeEmbedder:
         return self._quick.count_tokens(texts)
 
 
-def embed_requests(embedder: Embedder, texts: Sequence[str], margin: Margin) -> Vectors:
+def embed_requests(
+    embedder: Embedder, texts: Sequence[str], margin: Margin, threshold: float | None = None
+) -> Vectors:
     """(n, dimension) float32 of requests: by a cascade with this margin, by any other as it is."""
     if isinstance(embedder, CascadeEmbedder):
-        return embedder.embed_with_margin(texts, margin).vectors
+        return embedder.embed_with_margin(texts, margin, threshold).vectors
     return embedder.embed(texts)
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from tinydancer.embeddings.base import Embedder, Vectors
+from tinydancer.embeddings.cascade import embed_requests
 from tinydancer.errors import NotReady
 from tinydancer.neural.classifier import Classification
 from tinydancer.tables import text
@@ -19,6 +21,8 @@ Answer = tuple[str, Classification]
 
 CHUNK = 1024
 DIGITS = 6
+ESCALATED = 0.28
+"""Share of requests like those the classifier was calibrated on that a cascade hands over."""
 
 
 def scan(
@@ -30,8 +34,20 @@ def scan(
     cells = _cells(active.name)
     for question in asked:
         for texts in chunks(question.texts, limit, CHUNK):
-            found = active.classifier.classify(context.embedder.embed(texts), texts)
+            found = active.classifier.classify(_vectors(context.embedder, active, texts), texts)
             yield from rows(zip(texts, found, strict=True), cells, columns)
+
+
+def _vectors(embedder: Embedder, active: ActiveClassifier, texts: Sequence[str]) -> Vectors:
+    """The texts' vectors; a cascade hands over where the classifier's two best are close."""
+    classifier = active.classifier
+    calibration = classifier.with_words or classifier.vector_only
+    return embed_requests(
+        embedder,
+        texts,
+        lambda vectors: classifier.score(vectors, texts).margins,
+        calibration.margin_below(ESCALATED),
+    )
 
 
 def _active(context: Context) -> ActiveClassifier:

@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
+from itertools import chain, islice
 
-from tinydancer.embeddings.cascade import embed_requests
+import numpy as np
+
+from tinydancer.embeddings.base import Embedder, Vectors
+from tinydancer.embeddings.cascade import CascadeEmbedder, embed_requests
 from tinydancer.errors import NotReady
 from tinydancer.route_confidence import calibration
 from tinydancer.route_words import Words
-from tinydancer.semantic_routes import NO_WORDS, Match, Matching
+from tinydancer.semantic_routes import (
+    NO_WORDS,
+    Hit,
+    Match,
+    Matching,
+    RouteSearch,
+    Similarities,
+    margin_of,
+)
 from tinydancer.tables import text
 from tinydancer.tables.context import Context
 from tinydancer.tables.inputs import Question, chunks, questions
@@ -68,11 +80,34 @@ def _match(context: Context, question: Question, texts: Sequence[str]) -> list[l
             f"{len(routes)} routes are kept in the database only, but nothing searches it here",
             hint="UPDATE tinydancer.settings SET route_index = 'exact' keeps them in memory.",
         )
-    queries = context.embedder.embed(texts)
+    searched = _searched(context.embedder, context.route_search, texts, settings.route_threshold)
     return [
-        routes.match_found(found, matching, has)
-        for found, has in zip(context.route_search(queries), words, strict=True)
+        routes.match_found(found, matching, has) for found, has in zip(searched, words, strict=True)
     ]
+
+
+def _searched(
+    embedder: Embedder, search: RouteSearch, texts: Sequence[str], default_threshold: float
+) -> Sequence[Iterable[Hit]]:
+    """For each text the routes found; a cascade searches again for those that are in doubt."""
+    if not isinstance(embedder, CascadeEmbedder):
+        return search(embedder.embed(texts))
+    found: list[Iterable[Hit]] = []
+
+    def margins(vectors: Vectors) -> Similarities:
+        gaps = []
+        for hits in map(iter, search(vectors)):
+            best = list(islice(hits, 2))
+            found.append(chain(best, hits))
+            gaps.append(margin_of(best, default_threshold))
+        return np.array(gaps, np.float32)
+
+    vectors, escalated = embedder.embed_with_margin(texts, margins)
+    rows = np.flatnonzero(escalated)
+    if len(rows):
+        for row, hits in zip(rows.tolist(), search(vectors[rows]), strict=True):
+            found[row] = hits
+    return found
 
 
 def _cells(question: Question) -> Mapping[str, Cell]:

@@ -9,11 +9,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tinydancer.embeddings.static import StaticEmbedder
 from tinydancer.errors import InvalidInput, MissingInput
 from tinydancer.evaluation import routing
 from tinydancer.evaluation.routing import Result
+from tinydancer.evaluation.score_tables import ScoreTable
+from tinydancer.learning.requests import describe_with
 
 TOPICS = (
     ("Prove that the integral of {} over the unit ball converges for {} > {}", 0),
@@ -194,3 +198,39 @@ def test_a_folder_without_tables_is_an_error(tmp_path: Path) -> None:
 def test_the_order_of_two_runs_does_not_matter(tmp_path: Path) -> None:
     write_table(tmp_path, lambda rng, k: {"a": chance(rng, 0.4 + 0.3 * k), "b": chance(rng, 0.6)})
     assert run(tmp_path) == run(tmp_path)
+
+
+LABELS = ("noise", "one is always right", "constant columns", "heavy tails", "all the same")
+
+
+@settings(max_examples=25, deadline=None, derandomize=True)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    rows=st.sampled_from((5, 7, 12, 30, 60)),
+    models=st.integers(2, 30),
+    labels=st.sampled_from(LABELS),
+    costly=st.booleans(),
+)
+def test_no_table_without_a_signal_makes_it_worse_than_the_best_single_model(
+    seed: int, rows: int, models: int, labels: str, costly: bool
+) -> None:
+    rng = np.random.default_rng(seed)
+    scores = (rng.random((rows, models)) < 0.6).astype(np.float64)
+    if labels == "one is always right":
+        scores[:, 0] = 1
+    elif labels == "constant columns":
+        scores[:, ::2] = 0.5
+    elif labels == "heavy tails":
+        scores = rng.standard_t(2, (rows, models))
+    elif labels == "all the same":
+        scores = np.repeat(rng.random((rows, 1)), models, axis=1)
+    costs = rng.random(models) if costly else np.arange(models) / (models - 1)
+    prompts = tuple(" ".join(rng.choice(NOUNS, rng.integers(2, 20))) for _ in range(rows))
+    names = tuple(f"model {number:02}" for number in range(models))
+    table = ScoreTable("made", prompts, names, scores, np.tile(costs, (rows, 1)), costly)
+    held_out = routing.predict_folds(table, describe_with(prompts, STATIC["static"]))
+    results = [*routing.baselines(table), *routing.learned(table, "learned", held_out)]
+    gain = number(results, "learned", "accuracy_over_best_single")
+    error = number(results, "learned", "accuracy_over_best_single_se")
+    assert gain >= -2 * error
+    assert all(r.value is None or np.isfinite(r.value) for r in results)

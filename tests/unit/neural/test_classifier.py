@@ -227,6 +227,16 @@ def test_given_held_out_rows_it_stops_early_and_calibrates_on_them() -> None:
     assert fitted.metrics.mixture > 0.97
 
 
+def test_rows_to_calibrate_on_change_the_calibration_and_not_the_network() -> None:
+    data, other = prepare(texts_of(0)), prepare(texts_of(1))
+    rows = Rows(other.texts, embed(other.texts), other.labels, other.capabilities)
+    plain = fit(data, embed(data.texts), "s", OPTIONS).classifier
+    fitted = fit(data, embed(data.texts), "s", OPTIONS, calibrate_on=rows)
+    assert fitted.metrics.held_out == len(other)
+    assert np.array_equal(fitted.classifier.network.heads["V"], plain.network.heads["V"])
+    assert fitted.classifier.vector_only != plain.vector_only
+
+
 # --- files -----------------------------------------------------------------------------------
 
 
