@@ -1,4 +1,4 @@
-"""What a decision and its budgets say to each other."""
+"""What a decision says to the budgets and agents that it needs, and they to it."""
 
 from __future__ import annotations
 
@@ -28,9 +28,20 @@ class Payer:
 
 @dataclass(frozen=True)
 class Claim:
-    """An amount that a decision would have reserved for its agent."""
+    """A place at its agent, and an amount, that a decision would have reserved."""
 
     decision: UUID
     payer: Payer
     agent: str
     amount: Decimal
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why nothing was reserved: budget, concurrency_limit or circuit_breaker, and its limit.
+
+    The limit is the name of the budget, the most calls at once, or the state of the circuit.
+    """
+
+    constraint: str
+    limit: str

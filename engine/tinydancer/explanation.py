@@ -258,6 +258,10 @@ def _refusal(name: str, barrier: Barrier, row: int, position: int) -> str:
         return f"{name} costs {_figure(actual)}, over {barrier.constraint} {limit}"
     if barrier.constraint == "budget":
         return f"{name} costs {_figure(actual)}, more than budget '{limit}' has left"
+    if barrier.constraint == "concurrency_limit":
+        return f"{name} has its {limit} calls at once under way"
+    if barrier.constraint == "circuit_breaker":
+        return f"{name} has its circuit {limit}"
     if barrier.constraint == "max_latency_ms":
         return f"{name} takes {_figure(actual)} ms, over max_latency_ms {limit}"
     if barrier.constraint == "min_quality":

@@ -82,7 +82,8 @@ BEGIN
         SELECT * FROM (VALUES
             ('agents', 'agents'), ('routes', 'routes'), ('route_utterances', 'routes'),
             ('settings', 'settings'), ('models', 'models'),
-            ('agent_outcomes', 'performance'), ('budgets', 'budgets')
+            ('agent_outcomes', 'performance'), ('budgets', 'budgets'),
+            ('agent_breakers', 'health')
         ) AS tables (name, part)
     LOOP
         EXECUTE format(
@@ -111,7 +112,8 @@ $$;
 
 CREATE OR REPLACE TRIGGER touch BEFORE UPDATE OF
     name, type, capabilities, cost_per_1k_input_tokens, cost_per_1k_output_tokens, cost_per_call,
-    cost_per_second, avg_latency_ms, p99_latency_ms, quality, metadata, active
+    cost_per_second, avg_latency_ms, p99_latency_ms, quality, metadata, active,
+    concurrency_limit, circuit_breaker
 ON tinydancer.agents FOR EACH ROW EXECUTE FUNCTION tinydancer.touch();
 
 CREATE OR REPLACE TRIGGER touch BEFORE UPDATE OF

@@ -5,7 +5,7 @@ CREATE OR REPLACE FUNCTION tinydancer.check_agent(
     cost_per_1k_tokens numeric, cost_per_1k_input_tokens numeric, cost_per_1k_output_tokens numeric,
     cost_per_call numeric, cost_per_second numeric,
     avg_latency_ms double precision, p99_latency_ms double precision,
-    quality_score double precision, metadata jsonb
+    quality_score double precision, metadata jsonb, concurrency_limit integer
 ) RETURNS void
 LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
@@ -21,7 +21,8 @@ BEGIN
         tinydancer.check_number('cost_per_second', cost_per_second, 0, 1e9),
         tinydancer.check_number('avg_latency_ms', avg_latency_ms, 0, 1e12),
         tinydancer.check_number('p99_latency_ms', p99_latency_ms, 0, 1e12),
-        tinydancer.check_number('quality_score', quality_score, 0, 1);
+        tinydancer.check_number('quality_score', quality_score, 0, 1),
+        tinydancer.check_number('concurrency_limit', concurrency_limit, 0, 1000000);
     IF cost_per_1k_tokens IS NOT NULL
         AND (cost_per_1k_input_tokens IS NOT NULL OR cost_per_1k_output_tokens IS NOT NULL)
     THEN
@@ -38,7 +39,7 @@ END
 $$;
 COMMENT ON FUNCTION tinydancer.check_agent(
     text, text[], numeric, numeric, numeric, numeric, numeric,
-    double precision, double precision, double precision, jsonb
+    double precision, double precision, double precision, jsonb, integer
 ) IS 'Raises where a property of an agent is not allowed.';
 
 DROP FUNCTION IF EXISTS tinydancer.agent_missing(text);
@@ -56,7 +57,9 @@ CREATE OR REPLACE FUNCTION tinydancer.ruvector_register_agent(
     cost_per_second numeric DEFAULT NULL,
     p99_latency_ms double precision DEFAULT NULL,
     active boolean DEFAULT true,
-    on_conflict text DEFAULT 'error'
+    on_conflict text DEFAULT 'error',
+    concurrency_limit integer DEFAULT NULL,
+    circuit_breaker boolean DEFAULT true
 ) RETURNS boolean
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -67,7 +70,7 @@ BEGIN
     PERFORM tinydancer.check_agent(
         agent_type, capabilities, cost_per_1k_tokens, cost_per_1k_input_tokens,
         cost_per_1k_output_tokens, cost_per_call, cost_per_second, avg_latency_ms, p99_latency_ms,
-        quality_score, metadata);
+        quality_score, metadata, concurrency_limit);
     agent.name := name;
     agent.type := coalesce(agent_type, 'llm');
     agent.capabilities := coalesce(capabilities, '{}');
@@ -80,14 +83,18 @@ BEGIN
     agent.quality := coalesce(quality_score, 0.5);
     agent.metadata := coalesce(metadata, '{}');
     agent.active := coalesce(active, true);
+    agent.concurrency_limit := nullif(concurrency_limit, 0);
+    agent.circuit_breaker := coalesce(circuit_breaker, true);
 
     INSERT INTO tinydancer.agents AS present (
         name, type, capabilities, cost_per_1k_input_tokens, cost_per_1k_output_tokens,
-        cost_per_call, cost_per_second, avg_latency_ms, p99_latency_ms, quality, metadata, active
+        cost_per_call, cost_per_second, avg_latency_ms, p99_latency_ms, quality, metadata, active,
+        concurrency_limit, circuit_breaker
     ) VALUES (
         agent.name, agent.type, agent.capabilities, agent.cost_per_1k_input_tokens,
         agent.cost_per_1k_output_tokens, agent.cost_per_call, agent.cost_per_second,
-        agent.avg_latency_ms, agent.p99_latency_ms, agent.quality, agent.metadata, agent.active
+        agent.avg_latency_ms, agent.p99_latency_ms, agent.quality, agent.metadata, agent.active,
+        agent.concurrency_limit, agent.circuit_breaker
     )
     ON CONFLICT ON CONSTRAINT agents_pkey DO UPDATE SET
         type = excluded.type,
@@ -100,7 +107,9 @@ BEGIN
         p99_latency_ms = excluded.p99_latency_ms,
         quality = excluded.quality,
         metadata = excluded.metadata,
-        active = excluded.active
+        active = excluded.active,
+        concurrency_limit = excluded.concurrency_limit,
+        circuit_breaker = excluded.circuit_breaker
     WHERE on_conflict = 'update';
     IF NOT FOUND THEN
         RAISE EXCEPTION 'agent % is registered already', quote_literal(name)
@@ -112,7 +121,7 @@ END
 $$;
 COMMENT ON FUNCTION tinydancer.ruvector_register_agent(
     text, text, text[], numeric, numeric, double precision, double precision, jsonb,
-    numeric, numeric, numeric, double precision, boolean, text
+    numeric, numeric, numeric, double precision, boolean, text, integer, boolean
 ) IS
     'Registers an agent; true. cost_per_1k_tokens is the price of input and of output tokens. '
     'Latency and quality are priors until outcomes are recorded. A name that is taken is an error, '
@@ -122,7 +131,7 @@ CREATE OR REPLACE VIEW tinydancer.agent_listing AS
 SELECT name, type AS agent_type, capabilities,
     cost_per_1k_input_tokens, cost_per_1k_output_tokens, cost_per_call, cost_per_second,
     avg_latency_ms, p99_latency_ms, quality AS quality_score, metadata, active,
-    created_at, updated_at
+    created_at, updated_at, concurrency_limit, circuit_breaker
 FROM tinydancer.agents;
 COMMENT ON VIEW tinydancer.agent_listing IS
     'Agents as the functions show them: the table without its embeddings.';
@@ -162,7 +171,9 @@ CREATE OR REPLACE FUNCTION tinydancer.ruvector_update_agent(
     cost_per_1k_output_tokens numeric DEFAULT NULL,
     cost_per_second numeric DEFAULT NULL,
     p99_latency_ms double precision DEFAULT NULL,
-    active boolean DEFAULT NULL
+    active boolean DEFAULT NULL,
+    concurrency_limit integer DEFAULT NULL,
+    circuit_breaker boolean DEFAULT NULL
 ) RETURNS boolean
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_variable
@@ -170,7 +181,7 @@ BEGIN
     PERFORM tinydancer.check_agent(
         agent_type, capabilities, cost_per_1k_tokens, cost_per_1k_input_tokens,
         cost_per_1k_output_tokens, cost_per_call, cost_per_second, avg_latency_ms, p99_latency_ms,
-        quality_score, metadata);
+        quality_score, metadata, concurrency_limit);
     UPDATE tinydancer.agents AS agent SET
         type = coalesce(agent_type, agent.type),
         capabilities = coalesce(capabilities, agent.capabilities),
@@ -184,7 +195,10 @@ BEGIN
         p99_latency_ms = coalesce(p99_latency_ms, agent.p99_latency_ms),
         quality = coalesce(quality_score, agent.quality),
         metadata = coalesce(metadata, agent.metadata),
-        active = coalesce(active, agent.active)
+        active = coalesce(active, agent.active),
+        concurrency_limit = CASE WHEN concurrency_limit IS NULL THEN agent.concurrency_limit
+            ELSE nullif(concurrency_limit, 0) END,
+        circuit_breaker = coalesce(circuit_breaker, agent.circuit_breaker)
     WHERE agent.name = name;
     PERFORM tinydancer.check_found('agent', name, FOUND);
     RETURN true;
@@ -192,8 +206,10 @@ END
 $$;
 COMMENT ON FUNCTION tinydancer.ruvector_update_agent(
     text, text, text[], numeric, numeric, double precision, double precision, jsonb,
-    numeric, numeric, numeric, double precision, boolean
-) IS 'Changes what is given of an agent, and leaves the rest; true.';
+    numeric, numeric, numeric, double precision, boolean, integer, boolean
+) IS
+    'Changes what is given of an agent, and leaves the rest; true. A concurrency_limit of 0 takes '
+    'the limit away.';
 
 CREATE OR REPLACE FUNCTION tinydancer.ruvector_set_agent_active(
     name text, active boolean DEFAULT true

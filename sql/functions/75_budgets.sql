@@ -102,54 +102,6 @@ COMMENT ON FUNCTION tinydancer.reserve_budget(uuid, text, text, text, text, nume
     'Reserves an amount in every budget that a decision comes under, and returns NULL; or reserves '
     'nothing and returns the name of the first budget that has not so much left.';
 
-CREATE OR REPLACE FUNCTION tinydancer.reserve_budgets(
-    decisions uuid[], tenants text[], agents text[], routes text[], user_tiers text[],
-    amounts numeric[]
-) RETURNS text[]
-LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
-DECLARE
-    refused text[] := '{}';
-BEGIN
-    -- All periods at once and in order, since the claims come in any order.
-    PERFORM tinydancer.lock_periods(array_agg(touched.name), array_agg(touched.start))
-    FROM (
-        SELECT DISTINCT budget.name, tinydancer.period_start(budget.period, clock_timestamp()) AS start
-        FROM (
-            SELECT DISTINCT claim.tenant, claim.agent, claim.route, claim.user_tier
-            FROM unnest(tenants, agents, routes, user_tiers)
-                AS claim (tenant, agent, route, user_tier)
-        ) AS claim, LATERAL tinydancer.budgets_of(
-            claim.tenant, claim.agent, claim.route, claim.user_tier) AS budget
-    ) AS touched;
-    FOR place IN 1 .. cardinality(decisions) LOOP
-        refused := array_append(refused, tinydancer.reserve_budget(
-            decisions[place], tenants[place], agents[place], routes[place], user_tiers[place],
-            amounts[place]));
-    END LOOP;
-    RETURN refused;
-END
-$$;
-COMMENT ON FUNCTION tinydancer.reserve_budgets(uuid[], text[], text[], text[], text[], numeric[]) IS
-    'reserve_budget for many decisions, in their order: for each NULL or the budget that refuses it.';
-
-CREATE OR REPLACE FUNCTION tinydancer.reserve_team(
-    decisions uuid[], tenants text[], agents text[], routes text[], user_tiers text[],
-    amounts numeric[]
-) RETURNS text[]
-LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
-DECLARE
-    refused CONSTANT text[] := tinydancer.reserve_budgets(
-        decisions, tenants, agents, routes, user_tiers, amounts);
-BEGIN
-    IF cardinality(array_remove(refused, NULL)) > 0 THEN
-        PERFORM tinydancer.release_reservations(decisions);
-    END IF;
-    RETURN refused;
-END
-$$;
-COMMENT ON FUNCTION tinydancer.reserve_team(uuid[], text[], text[], text[], text[], numeric[]) IS
-    'reserve_budget for the members of a team: for all, or where a budget refuses one for none.';
-
 CREATE OR REPLACE FUNCTION tinydancer.release_reservations(decisions uuid[]) RETURNS integer
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE

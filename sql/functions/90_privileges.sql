@@ -13,7 +13,8 @@ GRANT SELECT ON
     tinydancer.labelled_requests, tinydancer.models, tinydancer.model_activations,
     tinydancer.agent_prices, tinydancer.usage_hourly, tinydancer.usage_latency,
     tinydancer.agent_outcomes, tinydancer.budgets, tinydancer.budget_periods,
-    tinydancer.budget_reservations, tinydancer.route_examples
+    tinydancer.budget_reservations, tinydancer.route_examples, tinydancer.recent_outcomes,
+    tinydancer.agent_breakers, tinydancer.calls_in_flight
 TO tinydancer_reader, tinydancer_router, tinydancer_admin, tinydancer_engine;
 
 GRANT INSERT, UPDATE, DELETE, TRUNCATE ON
@@ -33,7 +34,8 @@ GRANT DELETE ON tinydancer.route_usage TO tinydancer_admin;
 GRANT SELECT, INSERT, UPDATE, DELETE ON tinydancer.staged_embeddings TO tinydancer_admin;
 
 GRANT SELECT ON tinydancer.agent_listing, tinydancer.route_listing, tinydancer.model_listing,
-    tinydancer.agent_stats, tinydancer.budget_status, tinydancer.route_rates
+    tinydancer.agent_stats, tinydancer.budget_status, tinydancer.route_rates,
+    tinydancer.agent_health, tinydancer.open_circuits
 TO tinydancer_reader, tinydancer_router, tinydancer_admin;
 GRANT EXECUTE ON FUNCTION
     tinydancer.ruvector_list_agents(boolean), tinydancer.ruvector_get_agent(text),
@@ -57,7 +59,8 @@ BEGIN
             proname LIKE 'ruvector\_%' OR proname = ANY (ARRAY[
                 'usage_analytics', 'usage_group', 'usage_moment', 'latency_bucket',
                 'bucket_latency', 'period_start', 'budgets_of', 'ensure_partitions',
-                'apply_retention', 'compact_sums', 'uuid_time', 'release_reservations'
+                'apply_retention', 'compact_sums', 'uuid_time', 'release_reservations',
+                'release_calls'
             ]) AS for_admin
         FROM pg_catalog.pg_proc WHERE pronamespace = 'tinydancer'::regnamespace
     LOOP
@@ -87,8 +90,11 @@ GRANT EXECUTE ON FUNCTION
     tinydancer.prune_changes(), tinydancer.expire_reservations(), tinydancer.apply_retention(),
     tinydancer.compact_sums(), tinydancer.take_route(text, integer), tinydancer.ensure_partitions(timestamptz, timestamptz),
     tinydancer.reserve_budget(uuid, text, text, text, text, numeric),
-    tinydancer.reserve_budgets(uuid[], text[], text[], text[], text[], numeric[]),
-    tinydancer.reserve_team(uuid[], text[], text[], text[], text[], numeric[]),
+    tinydancer.reserve_calls(
+        uuid[], text[], text[], text[], text[], numeric[], OUT text[], OUT text[]),
+    tinydancer.reserve_team(
+        uuid[], text[], text[], text[], text[], numeric[], OUT text[], OUT text[]),
+    tinydancer.release_calls(uuid[]), tinydancer.expire_calls(), tinydancer.call_refusal(text),
     tinydancer.release_reservations(uuid[]), tinydancer.budgets_of(text, text, text, text),
     tinydancer.period_start(text, timestamptz), tinydancer.uuid_time(uuid),
     tinydancer.usage_analytics(timestamptz, text), tinydancer.latency_bucket(double precision),
@@ -96,14 +102,17 @@ GRANT EXECUTE ON FUNCTION
     tinydancer.usage_moment(tinydancer.usage, text), tinydancer.refresh_quality(),
     tinydancer.activate_refreshed(bigint, bigint)
 TO tinydancer_engine;
-GRANT SELECT ON tinydancer.agent_stats, tinydancer.budget_status TO tinydancer_engine;
+GRANT SELECT ON tinydancer.agent_stats, tinydancer.budget_status, tinydancer.open_circuits
+TO tinydancer_engine;
 -- Looking back is open to all who may read the ledger's sums.
 GRANT EXECUTE ON FUNCTION
     tinydancer.ruvector_routing_analytics(text, text), tinydancer.usage_analytics(timestamptz, text),
     tinydancer.check_choice(text, text, text[])
 TO tinydancer_reader, tinydancer_router, tinydancer_admin;
-GRANT EXECUTE ON FUNCTION tinydancer.period_start(text, timestamptz)
-TO tinydancer_reader, tinydancer_router;
+GRANT EXECUTE ON FUNCTION tinydancer.period_start(text, timestamptz),
+    tinydancer.decayed(double precision, interval, interval),
+    tinydancer.recent_weights(text, timestamptz, OUT double precision, OUT double precision)
+TO tinydancer_admin, tinydancer_reader, tinydancer_router;
 GRANT EXECUTE ON FUNCTION
     tinydancer.digest(text), tinydancer.agent_text(text, text[]), tinydancer.route_text(text, text)
 TO tinydancer_engine, tinydancer_admin;

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import psycopg
 import pytest
 from psycopg import conninfo
+from tests.conftest import Installation
 
 from tinydancer.embeddings.base import Embedder
 from tinydancer.embeddings.select import EmbedderSettings, embedder_for
@@ -85,3 +87,34 @@ def snapshots(database: Database, embedder: Embedder) -> Iterator[Snapshots]:
     snapshots = Snapshots(database, lambda settings: embedder)
     yield snapshots
     snapshots.close()
+
+
+@pytest.fixture
+def second_engine(
+    installation: Installation, db: psycopg.Connection, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
+    """A schema whose foreign tables ask another engine of the same database."""
+    name = f"{installation.database}_second"
+    directory = tmp_path_factory.mktemp("second")
+    engine = replace(
+        installation.engine,
+        socket=installation.server.engine_socket(name),
+        directory=directory,
+    )
+    wrapper = "multicorn" if installation.front_door == "multicorn" else "tinydancer_native"
+    options = f"socket '{engine.socket}'"
+    if installation.front_door == "multicorn":
+        options += ", wrapper 'tinydancer_fdw.wrapper.TinyDancer'"
+    engine.start()
+    installation.server.open_to_backends(engine.socket)
+    try:
+        db.execute(
+            f"""CREATE SERVER second FOREIGN DATA WRAPPER {wrapper} OPTIONS ({options});
+                CREATE SCHEMA second;
+                IMPORT FOREIGN SCHEMA tinydancer LIMIT TO (route_decisions)
+                    FROM SERVER second INTO second"""
+        )
+        yield "second"
+    finally:
+        db.execute("DROP SERVER IF EXISTS second CASCADE; DROP SCHEMA IF EXISTS second CASCADE")
+        engine.stop()

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from decimal import Decimal
 
 import psycopg
@@ -134,37 +132,6 @@ def test_a_budget_holds_where_the_log_is_off(agents):
     assert status(agents, "all") == (0, Decimal("0.01"))
     agents.execute("SELECT ruvector_record_usage(%s, cost := 0.01)", (decision,))
     assert status(agents, "all") == (Decimal("0.01"), 0)
-
-
-@pytest.fixture
-def second_engine(
-    installation: Installation, db: psycopg.Connection, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[str]:
-    """A schema whose foreign tables ask another engine of the same database."""
-    name = f"{installation.database}_second"
-    directory = tmp_path_factory.mktemp("second")
-    engine = replace(
-        installation.engine,
-        socket=installation.server.engine_socket(name),
-        directory=directory,
-    )
-    wrapper = "multicorn" if installation.front_door == "multicorn" else "tinydancer_native"
-    options = f"socket '{engine.socket}'"
-    if installation.front_door == "multicorn":
-        options += ", wrapper 'tinydancer_fdw.wrapper.TinyDancer'"
-    engine.start()
-    installation.server.open_to_backends(engine.socket)
-    try:
-        db.execute(
-            f"""CREATE SERVER second FOREIGN DATA WRAPPER {wrapper} OPTIONS ({options});
-                CREATE SCHEMA second;
-                IMPORT FOREIGN SCHEMA tinydancer LIMIT TO (route_decisions)
-                    FROM SERVER second INTO second"""
-        )
-        yield "second"
-    finally:
-        db.execute("DROP SERVER IF EXISTS second CASCADE; DROP SCHEMA IF EXISTS second CASCADE")
-        engine.stop()
 
 
 def test_sessions_of_two_engines_never_overspend_by_a_cent(

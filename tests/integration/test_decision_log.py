@@ -10,14 +10,14 @@ from hashlib import sha256
 import numpy as np
 import pytest
 
-from tinydancer.budgets import Claim, Payer
+from tinydancer.budgets import Claim, Payer, Refusal
 from tinydancer.decisions import Decision, decision_time, new_decision_id
 from tinydancer.errors import Unavailable
 from tinydancer.store import decision_log
-from tinydancer.store.budgets import Budgets
 from tinydancer.store.database import Database
 from tinydancer.store.decision_log import DecisionLog
 from tinydancer.store.maintenance import maintain
+from tinydancer.store.reservations import Reservations
 
 
 def decision(**fields) -> Decision:
@@ -130,10 +130,12 @@ def test_ids_carry_their_time_and_are_different(conn):
 def test_budgets_tell_what_remains_and_reserve_it(conn, database):
     conn.execute("SELECT ruvector_set_budget('all', 10)")
     conn.execute("SELECT ruvector_set_budget('dear', 2, 'agent', 'dear', soft_threshold := 0.4)")
-    budgets, payer = Budgets(database), Payer()
+    budgets, payer = Reservations(database), Payer()
     first, second = (new_decision_id(datetime.now(timezone.utc)) for _ in range(2))
     assert budgets.reserve([Claim(first, payer, "dear", Decimal(1))]) == [None]
-    assert budgets.reserve([Claim(second, payer, "dear", Decimal("1.01"))]) == ["dear"]
+    assert budgets.reserve([Claim(second, payer, "dear", Decimal("1.01"))]) == [
+        Refusal("budget", "dear")
+    ]
     remaining = budgets.remaining(payer, ["dear", "other"])
     assert (remaining["dear"].budget, remaining["dear"].amount) == ("dear", 1)
     assert remaining["dear"].runs_low
@@ -149,7 +151,7 @@ def test_maintenance_does_all_its_steps_as_the_engine(conn, schema_dsn):
     database.run(maintain)
     log = DecisionLog(database)
     log.keep([decision()], mode="sync", text=True)
-    budgets = Budgets(database)
+    budgets = Reservations(database)
     assert budgets.remaining(Payer(), ["a"]) == {}
     id_ = new_decision_id(datetime.now(timezone.utc))
     assert budgets.reserve([Claim(id_, Payer(), "a", Decimal(1))]) == [None]

@@ -76,6 +76,8 @@ ADMINISTRATION = [
     "SELECT tinydancer.ruvector_record_usage(agent_name := 'a', route := 'r', latency_ms := 5)",
     "SELECT * FROM tinydancer.agent_stats",
     "SELECT * FROM tinydancer.budget_status",
+    "SELECT * FROM tinydancer.agent_health",
+    "SELECT tinydancer.ruvector_reset_breaker('a')",
     "SELECT * FROM tinydancer.ruvector_list_models()",
     "SELECT tinydancer.apply_retention()",
     "SELECT * FROM tinydancer.ruvector_routing_analytics(group_by := 'hour')",
@@ -116,6 +118,17 @@ def test_who_asks_records_outcomes_but_never_writes_the_ledger(conn):
             conn.execute("SELECT * FROM tinydancer.usage")
         with pytest.raises(psycopg.errors.InsufficientPrivilege), conn.transaction():
             conn.execute("UPDATE tinydancer.budgets SET limit_amount = 1e9")
+
+
+@pytest.mark.parametrize("role", ["tinydancer_reader", "tinydancer_router"])
+def test_who_reads_sees_the_health_of_agents_and_changes_none(conn, role):
+    conn.execute("SELECT ruvector_register_agent('a', concurrency_limit := 1)")
+    with acting_as(conn, role):
+        assert conn.execute("SELECT state, in_flight FROM tinydancer.agent_health").fetchall() == [
+            ("closed", 0)
+        ]
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            conn.execute("SELECT tinydancer.ruvector_reset_breaker('a')")
 
 
 def test_a_role_without_createrole_is_told_what_is_missing(conn, server, empty_database):

@@ -36,7 +36,7 @@ class Performance:
 
 @dataclass(frozen=True)
 class Agent:
-    """One row of the table `agents`, with its embedding in the engine's space."""
+    """One row of the table `agents`; `concurrency_limit` is the most calls at once, or None."""
 
     name: str
     type: str
@@ -45,6 +45,7 @@ class Agent:
     performance: Performance
     metadata: Mapping[str, object] = field(default_factory=dict)
     active: bool = True
+    concurrency_limit: int | None = None
 
     @property
     def text(self) -> str:

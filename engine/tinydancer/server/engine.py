@@ -27,7 +27,6 @@ from tinydancer.server import log
 from tinydancer.server.metrics import Metrics
 from tinydancer.server.trainer import Trainer
 from tinydancer.store.analytics import routing_analytics
-from tinydancer.store.budgets import Budgets
 from tinydancer.store.correlations import ErrorCorrelations
 from tinydancer.store.database import Database
 from tinydancer.store.decision_log import DecisionLog
@@ -35,6 +34,7 @@ from tinydancer.store.demand import past_demand
 from tinydancer.store.maintenance import Maintenance
 from tinydancer.store.outcomes import outcomes_of_decisions
 from tinydancer.store.rates import RouteRates
+from tinydancer.store.reservations import Reservations
 from tinydancer.store.route_search import ranked_routes
 from tinydancer.store.route_text import request_words
 from tinydancer.store.settings import open_embedder
@@ -68,7 +68,7 @@ class Engine:
         self._log = DecisionLog(self._database, self._with_categories)
         self._unreadable: str | None = None
         self.rates = RouteRates(self._database)
-        self.budgets = Budgets(self._database)
+        self.reservations = Reservations(self._database)
         self.request_words = partial(request_words, self._database)
         self.analytics = partial(routing_analytics, self._database)
         self.outcomes = partial(outcomes_of_decisions, self._database)
@@ -163,7 +163,7 @@ class Engine:
         settings = snapshot.settings
         mode = settings.decision_log
         if mode == "off":
-            if not snapshot.budgets:
+            if not _reserves(snapshot):
                 return None
             mode = "async"  # what a decision has reserved is settled by its outcome, which names it
         return partial(self._log.keep, mode=mode, text=settings.decision_log_text)
@@ -197,7 +197,7 @@ class Engine:
             scan = Scan(table.name, columns, inputs)
             try:
                 # Nobody's request counts towards no route's rate, and is not kept.
-                context = replace(session.context(scan), rates=None, keep=None, budgets=None)
+                context = replace(session.context(scan), rates=None, keep=None, reservations=None)
                 for _ in answer(context, scan):
                     pass
             except TinyDancerError:
@@ -256,7 +256,7 @@ class EngineSession:
             past_demand=self._engine.past_demand,
             correlations=self._engine.correlations,
             keep=self._engine.keep(snapshot),
-            budgets=self._engine.budgets if snapshot.budgets else None,
+            reservations=self._engine.reservations if _reserves(snapshot) else None,
         )
 
     def _read(self, scan: Scan) -> tuple[Snapshot, Embedder]:
@@ -299,6 +299,11 @@ class Ahead:
     def count_tokens(self, texts: Sequence[str]) -> NDArray[np.int64]:
         """(n,) tokens of each text."""
         return self.embedder.count_tokens(texts)
+
+
+def _reserves(snapshot: Snapshot) -> bool:
+    """Whether decisions may have anything to reserve."""
+    return snapshot.budgets or bool(snapshot.pool.guarded)
 
 
 def _embed_ahead(snapshot: Snapshot | None, texts: list[str]) -> Ahead | None:

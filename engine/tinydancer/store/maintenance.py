@@ -18,6 +18,7 @@ SECONDS_BETWEEN = 30.0
 # Each in a transaction of its own: one that fails holds up no other.
 STEPS = (
     "SELECT tinydancer.expire_reservations()",
+    "SELECT tinydancer.expire_calls()",
     "SELECT tinydancer.ensure_partitions()",
     "SELECT tinydancer.apply_retention()",
     "SELECT tinydancer.compact_sums()",

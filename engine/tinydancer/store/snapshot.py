@@ -7,7 +7,7 @@ the copy is read; it serves them at once, and `Unsaved` says what is to be writt
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from time import monotonic
 from typing import Any
 
@@ -16,6 +16,7 @@ import psycopg
 from numpy.typing import NDArray
 
 from tinydancer.agents.model import Agent, Performance, Prices
+from tinydancer.agents.pool import Pool
 from tinydancer.agents.registry import AgentTable
 from tinydancer.embeddings.base import Embedder, Vectors
 from tinydancer.errors import NotReady
@@ -37,7 +38,7 @@ SELECT name, type, capabilities,
        cost_per_1k_input_tokens::float8, cost_per_1k_output_tokens::float8,
        cost_per_call::float8, cost_per_second::float8,
        stats.latency_ms, p99_latency_ms, stats.quality, stats.output_tokens, stats.outcomes,
-       metadata,
+       metadata, concurrency_limit,
        embedding IS NULL OR embedding_space <> %(space)s
            OR coalesce(embedding_source <> digest(agent_text(name, capabilities)), false),
        vector_send(embedding)
@@ -76,6 +77,7 @@ SELECT (SELECT count(*) FROM tinydancer.routes WHERE active)
      + (SELECT count(*) FROM tinydancer.route_utterances
         JOIN tinydancer.routes ON routes.name = route WHERE active)
 """
+OPEN_CIRCUITS = "SELECT agent, retry_at FROM tinydancer.open_circuits"
 ANY_BUDGET = "SELECT EXISTS (SELECT FROM tinydancer.budgets WHERE active)"
 CLAIM_SPACE = """
 UPDATE tinydancer.settings SET embedding_model = %s, embedding_space = %s
@@ -116,7 +118,8 @@ class Snapshot:
 
     `seen` is what it was read under, `read_at` the monotonic time before it was. Where routes are
     searched in the database, `routes` has no vectors, and `indexed` is not None. `classifier` and
-    `quality` are the active models; `budgets` is whether there is any active budget.
+    `quality` are the active models; `budgets` is whether there is any active budget, and
+    `pool` what bounds the calls to agents.
     """
 
     agents: AgentTable
@@ -129,6 +132,7 @@ class Snapshot:
     classifier: StoredClassifier | None = None
     quality: StoredQuality | None = None
     budgets: bool = False
+    pool: Pool = field(default_factory=Pool)
 
     @property
     def visible(self) -> str:
@@ -176,8 +180,21 @@ def read_snapshot(
         budgets = previous is not None and previous.budgets
         if previous is None or not stale.isdisjoint({"budgets", "*"}):
             budgets = conn.execute(ANY_BUDGET).fetchone() == (True,)
+        pool = Pool() if previous is None else previous.pool
+        if previous is None or not stale.isdisjoint({"agents", "health", "settings", "*"}):
+            pool = Pool.of(agents.agents, dict(conn.execute(OPEN_CIRCUITS).fetchall()))
     snapshot = Snapshot(
-        agents, routes, settings, embedder, seen, read_at, indexed, classifier, quality, budgets
+        agents,
+        routes,
+        settings,
+        embedder,
+        seen,
+        read_at,
+        indexed,
+        classifier,
+        quality,
+        budgets,
+        pool,
     )
     return snapshot, (*unsaved_agents, *unsaved_routes)
 
@@ -219,11 +236,12 @@ def _read_agents(conn: Connection, embedder: Embedder) -> tuple[AgentTable, tupl
                 outcomes=row[11],
             ),
             metadata=row[12],
+            concurrency_limit=row[13],
         )
         for row in rows
     ]
     vectors, made = _vectors(
-        embedder, [None if row[13] else row[14] for row in rows], [agent.text for agent in agents]
+        embedder, [None if row[14] else row[15] for row in rows], [agent.text for agent in agents]
     )
     unsaved = _unsaved(
         "agents", made, [(a.name,) for a in agents], [a.text for a in agents], vectors

@@ -52,7 +52,7 @@ def scan(
             plan, ids = _decide(context, question, request, reserve=keep is not None)
             if keep is not None and ids:
                 kept = list(kept_members(context, question, plan.team, ids))
-                keep_or_release(keep, context.budgets, kept)
+                keep_or_release(keep, context.reservations, kept)
             members: list[Answer] = list(enumerate(plan.team.members, 1)) or [(1, None)]
             yield from rows(members, _cells(context, question, request, plan, ids), columns)
 
@@ -70,9 +70,8 @@ def _decide(
     context: Context, question: Question, request: str, *, reserve: bool
 ) -> tuple[_Plan, Sequence[UUID]]:
     """The plan, and the ids of its members where they are to be kept."""
-    names = context.snapshot.agents.names
     plan = _planner(context, question, request)
-    if context.budgets is None:
+    if context.reservations is None:
         made = plan(None)
         return made, _ids(context, len(made.team.members)) if reserve else ()
     plans: list[_Plan] = []
@@ -82,7 +81,7 @@ def _decide(
         return plans[-1].team
 
     ids = partial(_ids, context) if reserve else None
-    found, made_ids = team_within_budgets(context.budgets, team, names, payer(question), ids)
+    found, made_ids = team_within_budgets(context, context.reservations, team, payer(question), ids)
     return replace(plans[-1], team=found), made_ids
 
 
@@ -94,6 +93,7 @@ def _planner(context: Context, question: Question, request: str) -> Callable[[Pu
     """What makes the team within what budgets have left."""
     agents, settings = context.snapshot.agents, context.snapshot.settings
     excluded = question.names("excluded_agents")
+    excluded += tuple(name for name, _ in context.snapshot.pool.open(context.now))
     candidates = np.array([name not in excluded for name in agents.names], np.bool_)
     available = int(candidates.sum())
     if not available:

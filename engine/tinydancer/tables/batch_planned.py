@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
 from functools import cached_property
 from typing import Any
 from uuid import UUID
@@ -15,7 +14,7 @@ from numpy.typing import NDArray
 from tinydancer.agents.cost import DECIMALS
 from tinydancer.agents.registry import AgentTable, Floats
 from tinydancer.batch_optimizer import BatchPlan, Rows, optimise_batch
-from tinydancer.budgets import Claim
+from tinydancer.budgets import Claim, Refusal
 from tinydancer.decisions import Decision, new_decision_id
 from tinydancer.errors import BudgetExceeded, NotReady, TooLarge
 from tinydancer.explanation import Evidence, Explainer
@@ -24,16 +23,16 @@ from tinydancer.policies.estimates import Mask
 from tinydancer.router import Decisions
 from tinydancer.tables import text
 from tinydancer.tables.batch_alone import FIGURES
-from tinydancer.tables.budgeting import claims_of
-from tinydancer.tables.context import Budgets, Context
+from tinydancer.tables.context import Context
 from tinydancer.tables.counts import agent_capacity
 from tinydancer.tables.inputs import Question
 from tinydancer.tables.kept_decisions import kept_decisions, payer
+from tinydancer.tables.reserving import claims_of
 from tinydancer.tables.route_decisions import chunk_size, decide_texts, keep_or_release
 
 # Requests times agents that are decided at once: about a gigabyte at the peak.
 MOST_CELLS = 10_000_000
-# How often a batch is planned again where budgets refuse a part of it.
+# How often a batch is planned again where budgets or agents refuse a part of it.
 MOST_PLANS = 20
 
 
@@ -47,8 +46,10 @@ def decide_as_a_whole(
     batch = Planned.of(context, question, requests)
     if context.keep is None or not kept:
         return batch
-    batch = _reserved(context.budgets, batch, context.now, question)
-    keep_or_release(context.keep, context.budgets, list(batch.kept(context, question, requests)))
+    batch = _reserved(context, batch, question)
+    keep_or_release(
+        context.keep, context.reservations, list(batch.kept(context, question, requests))
+    )
     return batch
 
 
@@ -245,26 +246,27 @@ class Planned:
         }
 
 
-def _reserved(
-    budgets: Budgets | None, batch: Planned, now: datetime, question: Question
-) -> Planned:
-    """The batch under new ids, its cost reserved: what budgets refuse is planned again.
+def _reserved(context: Context, batch: Planned, question: Question) -> Planned:
+    """The batch under new ids, with what it needs reserved: what is refused is planned again.
 
-    An agent gets no more requests than its budgets took. Raises BudgetExceeded where that leaves no
-    plan; nothing is reserved then.
+    An agent gets no more requests than its budgets and its limit of calls took. Raises
+    BudgetExceeded where that leaves no plan; nothing is reserved then.
     """
-    refusing: Sequence[str | None] = ()
+    budgeted, guarded = context.snapshot.budgets, context.snapshot.pool.guarded
+    refusing: Sequence[Refusal | None] = ()
     for _ in range(MOST_PLANS):
-        ids = [new_decision_id(now) for _ in batch.choice]
-        claims = batch.claims(question, ids) if budgets is not None else []
-        if budgets is None or not claims:
+        ids = [new_decision_id(context.now) for _ in batch.choice]
+        if context.reservations is None:
             return replace(batch, ids=ids)
-        refusing = budgets.reserve(claims)
+        claims = batch.claims(question, ids)
+        if not budgeted:
+            claims = [claim for claim in claims if claim.agent in guarded]
+        refusing = context.reservations.reserve(claims) if claims else ()
         if not any(refusing):
             return replace(batch, ids=ids)
         taken = [claim for claim, by in zip(claims, refusing, strict=True) if not by]
         if taken:
-            budgets.release([claim.decision for claim in taken])
+            context.reservations.release([claim.decision for claim in taken])
         names = list(batch.names)
         capacity = np.full(len(names), len(ids), np.int64)
         if batch.capacity is not None:
@@ -278,11 +280,11 @@ def _reserved(
     raise _refused(refusing)
 
 
-def _refused(refusing: Sequence[str | None]) -> BudgetExceeded:
-    named = ", ".join(sorted({repr(budget) for budget in refusing if budget}))
+def _refused(refusing: Sequence[Refusal | None]) -> BudgetExceeded:
+    named = ", ".join(sorted({f"{by.constraint} {by.limit!r}" for by in refusing if by}))
     return BudgetExceeded(
-        f"the batch does not fit into what is left of budget {named}",
-        hint="Route fewer requests, lower min_batch_quality, or raise the budget.",
+        f"the batch does not fit into what is left of {named}",
+        hint="Route fewer requests, lower min_batch_quality, or raise the limit.",
     )
 
 

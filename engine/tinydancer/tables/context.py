@@ -8,8 +8,9 @@ from datetime import datetime, timedelta
 from typing import Protocol
 from uuid import UUID
 
+from tinydancer.agents.pool import Pool
 from tinydancer.agents.registry import AgentTable
-from tinydancer.budgets import Claim, Payer, Remaining
+from tinydancer.budgets import Claim, Payer, Refusal, Remaining
 from tinydancer.decisions import Decision
 from tinydancer.demand import PastDemand
 from tinydancer.embeddings.base import Embedder
@@ -65,6 +66,14 @@ class Snapshot(Protocol):
     @property
     def settings(self) -> Settings:
         """How this database routes."""
+
+    @property
+    def budgets(self) -> bool:
+        """Whether there is any active budget."""
+
+    @property
+    def pool(self) -> Pool:
+        """What bounds the calls to agents."""
 
 
 @dataclass(frozen=True)
@@ -124,8 +133,8 @@ PastDemands = Callable[[], PastDemand | None]
 Outcomes = Callable[[str], Sequence[Outcome]]
 
 
-class Budgets(Protocol):
-    """The budgets of the database, where there is any."""
+class Reservations(Protocol):
+    """What decisions reserve: money in budgets, and places at agents."""
 
     def remaining(self, payer: Payer, agents: Sequence[str]) -> Mapping[str, Remaining]:
         """For each agent that comes under a budget the one that has least left."""
@@ -133,11 +142,14 @@ class Budgets(Protocol):
     def left(self, payer: Payer, agents: Sequence[str]) -> Sequence[Remaining]:
         """What every budget has left for each agent that comes under it, the least first."""
 
-    def reserve(self, claims: Sequence[Claim]) -> Sequence[str | None]:
-        """For each claim the budget that refuses it, or None where it is reserved."""
+    def refusing(self, agents: Sequence[str]) -> Mapping[str, Refusal]:
+        """Those of some agents that can't be called right now, and why."""
 
-    def reserve_team(self, claims: Sequence[Claim]) -> Sequence[str | None]:
-        """The same, but nothing is reserved where a budget refuses one of them."""
+    def reserve(self, claims: Sequence[Claim]) -> Sequence[Refusal | None]:
+        """For each claim what refuses it, or None where it is reserved."""
+
+    def reserve_team(self, claims: Sequence[Claim]) -> Sequence[Refusal | None]:
+        """The same, but nothing is reserved where one of them is refused."""
 
     def release(self, decisions: Sequence[UUID]) -> None:
         """Give back what decisions have reserved."""
@@ -160,7 +172,8 @@ class Context:
     holds; without `classifier` nothing can be classified; without `quality` the quality of an
     agent is its own figure, whatever the request; without `analytics`, `outcomes` and
     `past_demand` there is no looking back; without `correlations` errors go together as is
-    assumed; without `keep` no decision has an id; without `budgets` none holds.
+    assumed; without `keep` no decision has an id; without `reservations` no budget holds, and
+    no limit of calls.
     """
 
     snapshot: Snapshot
@@ -178,4 +191,4 @@ class Context:
     past_demand: PastDemands | None = None
     correlations: ErrorCorrelations | None = None
     keep: Keep | None = None
-    budgets: Budgets | None = None
+    reservations: Reservations | None = None

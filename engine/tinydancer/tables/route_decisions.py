@@ -20,10 +20,10 @@ from tinydancer.learning.requests import describe
 from tinydancer.policies import POLICIES, Policy
 from tinydancer.router import Barrier, Constraints, Decisions, barriers, decide, estimate
 from tinydancer.tables import text
-from tinydancer.tables.budgeting import decide_within_budgets
-from tinydancer.tables.context import ActiveQuality, Budgets, Context, Keep, Settings
+from tinydancer.tables.context import ActiveQuality, Context, Keep, Reservations, Settings
 from tinydancer.tables.inputs import Question, chunks, questions
 from tinydancer.tables.kept_decisions import kept_decisions, payer
+from tinydancer.tables.reserving import decide_and_reserve, open_circuits
 from tinydancer.tables.rows import constant, echoes, rows
 from tinydancer.trials import Exploration, Explorer
 from tinydancer_fdw.contract import ROUTE_DECISIONS
@@ -83,7 +83,7 @@ def answer_texts(
     explainer = Explainer(decisions, evidence)
     if keep is not None and ids is not None:
         kept = kept_decisions(context, decisions, evidence, explainer, question, texts, ids)
-        keep_or_release(keep, context.budgets, list(kept))
+        keep_or_release(keep, context.reservations, list(kept))
     return Answered(decisions, evidence, explainer, ids)
 
 
@@ -102,7 +102,7 @@ def decide_texts(
 ) -> tuple[Decisions, Evidence]:
     """The decision on each text by itself, with what the wanted columns need to be worked out.
 
-    With `ids`, its cost is reserved in the budgets that it comes under.
+    With `ids`, its cost and a place at its agent are reserved, where there are bounds to them.
     """
     agents, routes = context.snapshot.agents, context.snapshot.routes
     settings = context.snapshot.settings
@@ -129,6 +129,8 @@ def decide_texts(
             alone=policy.name == "quality",
         )
     barred = barriers(agents, estimates, constraints)
+    if (pool := context.snapshot.pool).retry_at:
+        barred = (*barred, *open_circuits(pool, agents, context.now))
     evidence = Evidence(
         tokens_in=tokens_in,
         tokens_out=tokens_out,
@@ -149,12 +151,12 @@ def decide_texts(
         decisions = decide(agents, estimates, policy, (*barred, *more), top_k)
         return decisions if explorer is None else explorer.tried(decisions)
 
-    if context.budgets is None or not len(agents):
+    if context.reservations is None or not len(agents):
         return choose(()), evidence
-    decisions = decide_within_budgets(
-        context.budgets,
+    decisions = decide_and_reserve(
+        context,
+        context.reservations,
         choose,
-        agents,
         estimates.cost,
         evidence,
         payer(question),
@@ -178,13 +180,15 @@ def _explorer(settings: Settings, ids: Sequence[UUID], texts: Sequence[str]) -> 
     return Explorer(exploration, ids, texts)
 
 
-def keep_or_release(keep: Keep, budgets: Budgets | None, decisions: Sequence[Decision]) -> None:
+def keep_or_release(
+    keep: Keep, reservations: Reservations | None, decisions: Sequence[Decision]
+) -> None:
     """Keep decisions; where that fails, what they have reserved is given back."""
     try:
         keep(decisions)
     except TinyDancerError:
-        if budgets is not None:
-            budgets.release([decision.id for decision in decisions])
+        if reservations is not None:
+            reservations.release([decision.id for decision in decisions])
         raise
 
 

@@ -1,9 +1,9 @@
-"""Teams within budgets: the whole team's cost is reserved, or nothing."""
+"""Teams within budgets and limits: all that the whole team needs is reserved, or nothing."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from uuid import UUID
 
@@ -12,10 +12,10 @@ import numpy as np
 from tinydancer.agents.registry import Floats
 from tinydancer.budgets import Claim, Payer, Remaining
 from tinydancer.tables import text
-from tinydancer.tables.context import Budgets
+from tinydancer.tables.context import Context, Reservations
 from tinydancer.teams import Team, no_team
 
-# How often a team is planned again where a budget refuses it: others spend at the same time.
+# How often a team is planned again where it is refused: others reserve at the same time.
 MOST_PLANS = 10
 
 
@@ -51,21 +51,34 @@ class Purse:
                 short[one.agent] = one.budget
         return cls(affordable, budget, amount, short)
 
+    def without(self, agents: Sequence[str], full: Iterable[str]) -> Purse:
+        """The same, with nothing left for agents that can't be called."""
+        affordable = self.affordable.copy()
+        affordable[[agents.index(name) for name in full]] = -1.0
+        return replace(self, affordable=affordable)
+
 
 def team_within_budgets(
-    budgets: Budgets,
+    context: Context,
+    reservations: Reservations,
     plan: Callable[[Purse | None], Team],
-    names: Sequence[str],
     payer: Payer,
     ids: Callable[[int], Sequence[UUID]] | None,
 ) -> tuple[Team, Sequence[UUID]]:
-    """The team that `plan` finds within what budgets have left, and the ids of its members.
+    """The team that `plan` finds within what budgets and agents have left, and its members' ids.
 
-    With `ids`, which makes so many, the cost of each member is reserved under its own: all of them
-    in one transaction, or none. Without, what is left is only looked at.
+    With `ids`, which makes so many, the cost and the place of each member are reserved under its
+    own: all of them in one transaction, or none. Without, what is left is only looked at.
     """
+    names, budgeted = context.snapshot.agents.names, context.snapshot.budgets
+    guarded = context.snapshot.pool.guarded.intersection(names)
+
+    def look() -> Purse:
+        purse = Purse.of(reservations.left(payer, names) if budgeted else (), names)
+        return purse.without(names, reservations.refusing(sorted(guarded))) if guarded else purse
+
     if ids is None:
-        return plan(Purse.of(budgets.left(payer, names), names)), ()
+        return plan(look()), ()
     purse, refusing = None, None
     for _ in range(MOST_PLANS):
         team = plan(purse)
@@ -76,11 +89,16 @@ def team_within_budgets(
             Claim(id_, payer, names[member.agent], Decimal(text.money(member.cost)))
             for id_, member in zip(made, team.members, strict=True)
         ]
-        refused = budgets.reserve_team(claims)
+        if not budgeted:
+            claims = [claim for claim in claims if claim.agent in guarded]
+        refused = reservations.reserve_team(claims) if claims else ()
         if not any(refused):
             return team, made
         refusing = next(filter(None, refused))
-        purse = Purse.of(budgets.left(payer, names), names)
+        purse = look()
+    assert refusing is not None  # noqa: S101 - or the team would have been returned
     return no_team(
-        team.strategy, f"budget {refusing!r} refuses the team, as others spend at the same time"
+        team.strategy,
+        f"{refusing.constraint} {refusing.limit!r} refuses the team, as others reserve at the "
+        "same time",
     ), ()

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from tinydancer.agents.model import Agent, Performance, Prices
+from tinydancer.agents.pool import Pool
 from tinydancer.agents.registry import AgentTable
 from tinydancer.embeddings.base import Embedder, Vectors
 from tinydancer.embeddings.static import StaticEmbedder
@@ -63,6 +64,8 @@ class Snapshot:
     agents: AgentTable
     routes: RouteTable
     settings: Settings = Settings()
+    budgets: bool = False
+    pool: Pool = field(default_factory=Pool)
 
 
 class Watched:

@@ -1,6 +1,7 @@
-"""Budgets as a decision sees them: what remains, and reserving it exactly.
+"""What decisions reserve: money in budgets, and places at agents that take so many calls at once.
 
-What remains is only advice, since other sessions spend at the same time: `reserve` is what holds.
+What is left of them is only advice, since other sessions reserve at the same time: `reserve` is
+what holds.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from uuid import UUID
 
 import psycopg
 
-from tinydancer.budgets import Claim, Payer, Remaining
+from tinydancer.budgets import Claim, Payer, Refusal, Remaining
 from tinydancer.store.database import Database
 
 REMAINING = """
@@ -24,16 +25,21 @@ LEFT JOIN tinydancer.budget_periods ON budget = budget.name
     AND period_start = tinydancer.period_start(budget.period, now())
 ORDER BY 3, 1
 """
+REFUSING = """
+SELECT name, refusal[1], refusal[2]
+FROM unnest(%s::text[]) AS name, tinydancer.call_refusal(name) AS refusal
+WHERE refusal IS NOT NULL
+"""
 RESERVE = """
-SELECT tinydancer.reserve_budgets(
+SELECT refusing, limits FROM tinydancer.reserve_calls(
     %s::uuid[], %s::text[], %s::text[], %s::text[], %s::text[], %s::numeric[])
 """
-RESERVE_TEAM = RESERVE.replace("reserve_budgets", "reserve_team")
-RELEASE = "SELECT tinydancer.release_reservations(%s)"
+RESERVE_TEAM = RESERVE.replace("reserve_calls", "reserve_team")
+RELEASE = "SELECT tinydancer.release_calls(%s)"
 
 
-class Budgets:
-    """The budgets of the database. Thread-safe."""
+class Reservations:
+    """The budgets of the database, and the calls in flight to its agents. Thread-safe."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -63,16 +69,21 @@ class Budgets:
         )
         return [Remaining(*row) for row in rows]
 
-    def reserve(self, claims: Sequence[Claim]) -> Sequence[str | None]:
-        """Reserve each claim in every budget that it comes under, one after the other.
+    def refusing(self, agents: Sequence[str]) -> dict[str, Refusal]:
+        """Those of some agents that can't be called right now, and why. Raises Unavailable."""
+        rows = self._database.run(lambda conn: conn.execute(REFUSING, (list(agents),)).fetchall())
+        return {agent: Refusal(constraint, limit) for agent, constraint, limit in rows}
 
-        For each the name of the budget that refuses it, which then is reserved nowhere; None where
-        it is reserved. All of them are reserved in one transaction. Raises Unavailable; it is not
-        tried again then, and what was reserved all the same is given back when it expires.
+    def reserve(self, claims: Sequence[Claim]) -> Sequence[Refusal | None]:
+        """Reserve for each claim a place at its agent and its amount in every budget it is under.
+
+        For each what refuses it, which then has reserved nothing; None where it is reserved. All
+        of them are reserved in one transaction. Raises Unavailable; it is not tried again then,
+        and what was reserved all the same is given back when it expires.
         """
         return self._reserve(RESERVE, claims)
 
-    def _reserve(self, statement: str, claims: Sequence[Claim]) -> Sequence[str | None]:
+    def _reserve(self, statement: str, claims: Sequence[Claim]) -> Sequence[Refusal | None]:
         arguments = (
             [claim.decision for claim in claims],
             [claim.payer.tenant for claim in claims],
@@ -88,11 +99,13 @@ class Budgets:
                 # A budget's period has turned between its locks; nothing was reserved.
                 row = conn.execute(statement, arguments).fetchone()
         assert row is not None  # noqa: S101 - a SELECT without FROM has one row
-        refused: Sequence[str | None] = row[0]
-        return refused
+        return [
+            None if constraint is None else Refusal(constraint, limit)
+            for constraint, limit in zip(*row, strict=True)
+        ]
 
-    def reserve_team(self, claims: Sequence[Claim]) -> Sequence[str | None]:
-        """Reserve all claims, or none where a budget refuses one; for each the one that does."""
+    def reserve_team(self, claims: Sequence[Claim]) -> Sequence[Refusal | None]:
+        """Reserve all claims, or none where one is refused; for each what refuses it."""
         return self._reserve(RESERVE_TEAM, claims)
 
     def release(self, decisions: Sequence[UUID]) -> None:
