@@ -34,6 +34,7 @@ class Decision:
     route: str | None = None
     category: str | None = None
     user_tier: str | None = None
+    session_key: str | None = None
     constraints: Mapping[str, object] = field(default_factory=dict)
     candidates: Sequence[object] = ()
     propensity: float = 1.0

@@ -57,6 +57,7 @@ class Explainer:
     def __init__(self, decisions: Decisions, evidence: Evidence) -> None:
         self._decisions = decisions
         self._evidence = evidence
+        self._rankings: dict[int, Positions] = {}
 
     @cached_property
     def _qualified(self) -> list[int]:
@@ -99,6 +100,8 @@ class Explainer:
         name = decisions.agents.names[position]
         if qualified == 1:
             claim = f"{name} is the only agent that qualifies"
+        elif rank == 1 and self._is_held(row):
+            claim = f"{name} is held by the session, one of {_agents(qualified)} that qualify"
         elif rank == 1 and position != self._best(row):
             claim = f"{name} is tried, one of {_agents(qualified)} that qualify"
         elif rank == 1:
@@ -116,6 +119,28 @@ class Explainer:
         rest = f" ({refused} refused)" if refused else ""
         return f"{claim}{rest}: {', '.join(figures)}."
 
+    def ranked(self, row: int) -> Positions:
+        """The best agents for one request, as many as are listed, best first."""
+        found = self._rankings.get(row)
+        if found is None:
+            found = self._rankings[row] = self._decisions.best(row, MOST_LISTED)
+        return found
+
+    def fallbacks(self, row: int) -> list[str]:
+        """The agents to turn to if the one chosen for a request fails, best first."""
+        decisions = self._decisions
+        if not decisions.order.shape[1]:
+            return []
+        chosen = int(decisions.order[row, 0])
+        return [decisions.agents.names[at] for at in self.ranked(row).tolist() if at != chosen]
+
+    def _is_held(self, row: int) -> bool:
+        """Whether the session had the agent of one request before."""
+        session, agents = self._decisions.session, self._decisions.agents
+        if session is None or session.before != session.agent:
+            return False
+        return int(self._decisions.order[row, 0]) == agents.positions[session.agent]
+
     def _best(self, row: int) -> int:
         return int(of_row(self._decisions.key, row).argmax())
 
@@ -131,7 +156,7 @@ class Explainer:
     def explanation(self, row: int) -> dict[str, Any]:
         """Objective, weights, tokens, candidates, refusals and models of one request."""
         decisions, evidence = self._decisions, self._evidence
-        candidates = self._candidates(row, decisions.best(row, MOST_LISTED))
+        candidates = self._candidates(row, self.ranked(row))
         refusals = [
             {
                 "agent": decisions.agents.names[position],
@@ -149,6 +174,7 @@ class Explainer:
             "chosen": (
                 decisions.agents.names[int(decisions.order[row, 0])] if candidates else None
             ),
+            "fallbacks": self.fallbacks(row),
             "input_tokens": int(evidence.tokens_in[row]),
             "candidates": candidates,
             "refusals": refusals,
@@ -160,6 +186,13 @@ class Explainer:
             "truncated": qualified > len(candidates) or refused > MOST_LISTED,
             "models": {"embedder": evidence.embedder, "quality": decisions.estimates.source},
         }
+        if (session := decisions.session) is not None:
+            found["session"] = {
+                "key": session.key,
+                "agent": session.agent,
+                "before": session.before,
+                "held": self._is_held(row),
+            }
         if decisions.propensity is not None:
             found["propensity"] = _rounded(decisions.propensity[row])
             found["exploration"] = decisions.exploration
@@ -218,6 +251,16 @@ class Explainer:
         if learned is not None and learned[position]:
             return "learned"
         return "measured" if outcomes else "prior"
+
+    def lifted(self, row: int, positions: Positions) -> list[int]:
+        """Which of some agents, by their place, a route makes fit a request better."""
+        similarity, fit = self._evidence.similarity, self._decisions.estimates.fit
+        if self._evidence.lifts is None or similarity is None or fit is None:
+            return []
+        found: list[int] = np.flatnonzero(
+            fit[row, positions] != similarity[row, positions]
+        ).tolist()
+        return found
 
     def route(self, row: int, position: int) -> str | None:
         """The route that makes an agent's fit what it is, where one does."""

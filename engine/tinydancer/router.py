@@ -53,6 +53,15 @@ class Barrier:
 
 
 @dataclass(frozen=True)
+class Session:
+    """A session, the agent that it had before (None for a new one), and the one that it has now."""
+
+    key: str
+    before: str | None
+    agent: str
+
+
+@dataclass(frozen=True)
 class Decisions:
     """The decisions on n requests, with all that explains them.
 
@@ -61,6 +70,7 @@ class Decisions:
     `candidates` is the mask of agents that no barrier refuses, (a,) or (n, a), or None where
     there is no barrier at all. `propensity` is (n,) the probability with which each request was
     to go to its agent, or None where that is certain; `exploration` says how it was thrown for.
+    `session` is the one that they are made for.
     """
 
     agents: AgentTable
@@ -72,6 +82,7 @@ class Decisions:
     order: Positions
     propensity: Floats | None = None
     exploration: str | None = None
+    session: Session | None = None
 
     def scores(self) -> Floats:
         """(n, a) what the policy maximised, 0 to 1; meaningful where an agent is a candidate."""

@@ -94,6 +94,7 @@ ROUTE_DECISIONS = Table(
         _input("user_tier", "text", "Tier of the user who asks; routes may be kept for some."),
         _input("tenant", "text", "On whose behalf; budgets and accounts are by tenant."),
         _input("top_k", "integer", "How many agents to return, best first. Default 1."),
+        _input("session_key", "text", "A session: its agent is chosen as long as it suits."),
         Column("rank", "integer", "1 is the decision; higher ranks are the next best."),
         Column("agent_name", "text", "The agent, or NULL where none suits."),
         Column("confidence", "double precision", "Probability that the agent serves it well."),
@@ -110,6 +111,7 @@ ROUTE_DECISIONS = Table(
             "Its id, for rank 1. Asking for it keeps the decision.",
             identity=True,
         ),
+        Column("fallbacks", "text[]", "Whom to turn to if it fails, best first; for rank 1."),
     ),
     microseconds=300,
 )

@@ -69,13 +69,14 @@ CREATE OR REPLACE FUNCTION tinydancer.ruvector_route(
     expected_output_tokens integer DEFAULT NULL,
     user_tier text DEFAULT NULL,
     top_k integer DEFAULT NULL,
-    tenant text DEFAULT NULL
+    tenant text DEFAULT NULL,
+    session_key text DEFAULT NULL
 )
 RETURNS TABLE (
     agent_name text, confidence double precision, estimated_cost numeric,
     estimated_latency_ms double precision, expected_quality double precision,
     similarity double precision, score double precision, rank integer, reasoning text,
-    explanation jsonb, decision_id uuid
+    explanation jsonb, decision_id uuid, fallbacks text[]
 )
 LANGUAGE plpgsql VOLATILE PARALLEL RESTRICTED ROWS 1 COST 1000
 SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_custom_plan AS $$
@@ -88,11 +89,14 @@ BEGIN
     IF top_k IS NOT NULL THEN
         PERFORM tinydancer.check_number('top_k', top_k, 1, 10000);
     END IF;
+    IF session_key IS NOT NULL THEN
+        PERFORM tinydancer.check_name('session_key', session_key);
+    END IF;
     PERFORM tinydancer.warn_of_uncommitted();
     RETURN QUERY
         SELECT d.agent_name, d.confidence, d.estimated_cost, d.estimated_latency_ms,
             d.expected_quality, d.similarity, d.score, d.rank, d.reasoning, d.explanation,
-            d.decision_id
+            d.decision_id, d.fallbacks
         FROM tinydancer.route_decisions AS d
         WHERE d.request = ruvector_route.request
             AND (ruvector_route.optimize_for IS NULL
@@ -112,17 +116,21 @@ BEGIN
             AND (ruvector_route.user_tier IS NULL OR d.user_tier = ruvector_route.user_tier)
             AND (ruvector_route.tenant IS NULL OR d.tenant = ruvector_route.tenant)
             AND (ruvector_route.top_k IS NULL OR d.top_k = ruvector_route.top_k)
+            AND (ruvector_route.session_key IS NULL
+                OR d.session_key = ruvector_route.session_key)
         ORDER BY d.rank;
 END
 $$;
 COMMENT ON FUNCTION tinydancer.ruvector_route(
     text, text, text[], double precision, double precision, double precision, text[],
-    double precision, integer, text, integer, text
+    double precision, integer, text, integer, text, text
 ) IS
     'The agent that should serve a request: one row, or the top_k best. optimize_for is cost, '
     'latency, quality, balanced, quality_per_dollar or total_cost. Where no agent suits, '
     'agent_name is NULL and reasoning says which constraint refused whom. decision_id is what '
-    'ruvector_record_usage takes; NULL where settings.decision_log is off.';
+    'ruvector_record_usage and ruvector_fallback take; NULL where settings.decision_log is off. '
+    'fallbacks are the agents to turn to if it fails, best first. With a session_key, the agent of '
+    'that session is chosen as long as it suits.';
 
 CREATE OR REPLACE FUNCTION tinydancer.check_batch_limits(
     optimize_for text, min_batch_quality double precision, total_budget double precision,

@@ -8,6 +8,35 @@ LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE AS $$
 $$;
 COMMENT ON FUNCTION tinydancer.uuid_time(uuid) IS 'The time in a UUID of version 7.';
 
+CREATE OR REPLACE FUNCTION tinydancer.kept_decision(decision_id uuid)
+RETURNS tinydancer.decisions
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    decision tinydancer.decisions;
+    waited integer := 0;
+BEGIN
+    -- An engine that writes in batches is a moment behind the answers it gives.
+    LOOP
+        SELECT * INTO decision FROM tinydancer.decisions AS logged
+        WHERE logged.id = decision_id AND logged.decided_at = tinydancer.uuid_time(decision_id);
+        EXIT WHEN FOUND OR waited >= 40 OR tinydancer.uuid_time(decision_id)
+            NOT BETWEEN clock_timestamp() - interval '5 seconds'
+            AND clock_timestamp() + interval '5 seconds';
+        PERFORM pg_sleep(0.05);
+        waited := waited + 1;
+    END LOOP;
+    IF decision.id IS NULL THEN
+        RAISE EXCEPTION 'decision % does not exist', decision_id
+        USING ERRCODE = 'undefined_object',
+            HINT = 'Decisions are kept where settings.decision_log is sync, or async (within '
+                'a second). Or give agent_name alone.';
+    END IF;
+    RETURN decision;
+END
+$$;
+COMMENT ON FUNCTION tinydancer.kept_decision(uuid) IS
+    'A decision that was kept, or is about to be: waits for it two seconds at most. Raises.';
+
 CREATE OR REPLACE FUNCTION tinydancer.record_outcomes(outcomes jsonb) RETURNS integer
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_variable
@@ -24,7 +53,6 @@ DECLARE
     content bytea;
     earlier bytea;
     stray text;
-    waited integer;
 BEGIN
     FOR item IN SELECT value FROM jsonb_array_elements(outcomes) LOOP
         SELECT name INTO stray FROM jsonb_object_keys(item) AS name WHERE name <> ALL (known) LIMIT 1;
@@ -54,24 +82,7 @@ BEGIN
 
         decision := NULL;
         IF given.decision_id IS NOT NULL THEN
-            -- An engine that writes in batches is a moment behind the answers it gives.
-            waited := 0;
-            LOOP
-                SELECT * INTO decision FROM tinydancer.decisions AS logged
-                WHERE logged.id = given.decision_id
-                    AND logged.decided_at = tinydancer.uuid_time(given.decision_id);
-                EXIT WHEN FOUND OR waited >= 40 OR tinydancer.uuid_time(given.decision_id)
-                    NOT BETWEEN clock_timestamp() - interval '5 seconds'
-                    AND clock_timestamp() + interval '5 seconds';
-                PERFORM pg_sleep(0.05);
-                waited := waited + 1;
-            END LOOP;
-            IF decision.id IS NULL THEN
-                RAISE EXCEPTION 'decision % does not exist', given.decision_id
-                USING ERRCODE = 'undefined_object',
-                    HINT = 'Decisions are kept where settings.decision_log is sync, or async (within '
-                        'a second). Or give agent_name alone.';
-            END IF;
+            decision := tinydancer.kept_decision(given.decision_id);
         END IF;
         outcome.tenant := coalesce(given.tenant, decision.tenant, 'default');
         outcome.occurred_at := coalesce(given.occurred_at, clock_timestamp());

@@ -26,6 +26,8 @@ GRANT UPDATE ON tinydancer.settings TO tinydancer_admin;
 -- What people asked and what came of it is read by few, and written by functions only.
 GRANT SELECT ON tinydancer.decisions, tinydancer.usage TO tinydancer_admin, tinydancer_engine;
 GRANT DELETE ON tinydancer.decisions, tinydancer.usage TO tinydancer_admin;
+-- Keys of sessions may be people's names.
+GRANT SELECT, DELETE ON tinydancer.sessions TO tinydancer_admin;
 GRANT INSERT, UPDATE, DELETE ON tinydancer.budgets TO tinydancer_admin;
 GRANT UPDATE ON tinydancer.budget_periods TO tinydancer_admin;
 GRANT INSERT ON tinydancer.decisions TO tinydancer_engine;
@@ -54,7 +56,8 @@ BEGIN
                 'ruvector_route_multi', 'ruvector_optimize_budget',
                 'ruvector_find_agents_by_capability', 'ruvector_embed',
                 'ruvector_classify_request', 'check_constraints', 'warn_of_uncommitted',
-                'ruvector_record_usage', 'ruvector_record_usage_batch', 'record_outcomes'
+                'ruvector_record_usage', 'ruvector_record_usage_batch', 'record_outcomes',
+                'ruvector_fallback', 'ruvector_end_session'
             ]) OR proname LIKE 'check\_%' AS for_router,
             proname LIKE 'ruvector\_%' OR proname = ANY (ARRAY[
                 'usage_analytics', 'usage_group', 'usage_moment', 'latency_bucket',
@@ -95,6 +98,8 @@ GRANT EXECUTE ON FUNCTION
     tinydancer.reserve_team(
         uuid[], text[], text[], text[], text[], numeric[], OUT text[], OUT text[]),
     tinydancer.release_calls(uuid[]), tinydancer.expire_calls(), tinydancer.call_refusal(text),
+    tinydancer.hold_session(text, text, text, text[], OUT text, OUT text),
+    tinydancer.expire_sessions(),
     tinydancer.release_reservations(uuid[]), tinydancer.budgets_of(text, text, text, text),
     tinydancer.period_start(text, timestamptz), tinydancer.uuid_time(uuid),
     tinydancer.usage_analytics(timestamptz, text), tinydancer.latency_bucket(double precision),

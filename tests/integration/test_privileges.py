@@ -78,6 +78,8 @@ ADMINISTRATION = [
     "SELECT * FROM tinydancer.budget_status",
     "SELECT * FROM tinydancer.agent_health",
     "SELECT tinydancer.ruvector_reset_breaker('a')",
+    "SELECT * FROM tinydancer.sessions",
+    "SELECT tinydancer.ruvector_end_session('k')",
     "SELECT * FROM tinydancer.ruvector_list_models()",
     "SELECT tinydancer.apply_retention()",
     "SELECT * FROM tinydancer.ruvector_routing_analytics(group_by := 'hour')",
@@ -160,6 +162,8 @@ ASKED = {
         "ruvector_classify_request('hi')",
         "ruvector_record_usage(agent_name := 'a', latency_ms := 1, success := true)",
         "ruvector_routing_analytics('7 days', 'agent')",
+        "ruvector_route('hi', session_key := 'k')",
+        "ruvector_end_session('k')",
     ],
 }
 ASKED["tinydancer_admin"] = [*ASKED["tinydancer_router"], "ruvector_fit_routes()"]

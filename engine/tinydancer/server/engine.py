@@ -37,6 +37,7 @@ from tinydancer.store.rates import RouteRates
 from tinydancer.store.reservations import Reservations
 from tinydancer.store.route_search import ranked_routes
 from tinydancer.store.route_text import request_words
+from tinydancer.store.sessions import Sessions
 from tinydancer.store.settings import open_embedder
 from tinydancer.store.snapshot import Snapshot
 from tinydancer.store.snapshots import Snapshots
@@ -69,6 +70,7 @@ class Engine:
         self._unreadable: str | None = None
         self.rates = RouteRates(self._database)
         self.reservations = Reservations(self._database)
+        self.sessions = Sessions(self._database)
         self.request_words = partial(request_words, self._database)
         self.analytics = partial(routing_analytics, self._database)
         self.outcomes = partial(outcomes_of_decisions, self._database)
@@ -257,6 +259,7 @@ class EngineSession:
             correlations=self._engine.correlations,
             keep=self._engine.keep(snapshot),
             reservations=self._engine.reservations if _reserves(snapshot) else None,
+            sessions=self._engine.sessions,
         )
 
     def _read(self, scan: Scan) -> tuple[Snapshot, Embedder]:

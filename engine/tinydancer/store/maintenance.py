@@ -19,6 +19,7 @@ SECONDS_BETWEEN = 30.0
 STEPS = (
     "SELECT tinydancer.expire_reservations()",
     "SELECT tinydancer.expire_calls()",
+    "SELECT tinydancer.expire_sessions()",
     "SELECT tinydancer.ensure_partitions()",
     "SELECT tinydancer.apply_retention()",
     "SELECT tinydancer.compact_sums()",

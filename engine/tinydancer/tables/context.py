@@ -155,6 +155,18 @@ class Reservations(Protocol):
         """Give back what decisions have reserved."""
 
 
+class Sessions(Protocol):
+    """Which agent serves each session."""
+
+    def hold(
+        self, tenant: str, key: str, chosen: str, suitable: Sequence[str]
+    ) -> tuple[str, str | None]:
+        """The session's agent from now on, and the one before, None for a new session.
+
+        `chosen` becomes its agent where it has none yet, or one that is not among the `suitable`.
+        """
+
+
 # For the agents of a snapshot, how far their errors go together.
 ErrorCorrelations = Callable[[AgentTable], Correlations]
 
@@ -173,7 +185,7 @@ class Context:
     agent is its own figure, whatever the request; without `analytics`, `outcomes` and
     `past_demand` there is no looking back; without `correlations` errors go together as is
     assumed; without `keep` no decision has an id; without `reservations` no budget holds, and
-    no limit of calls.
+    no limit of calls; without `sessions` no session keeps its agent.
     """
 
     snapshot: Snapshot
@@ -192,3 +204,4 @@ class Context:
     correlations: ErrorCorrelations | None = None
     keep: Keep | None = None
     reservations: Reservations | None = None
+    sessions: Sessions | None = None

@@ -21,7 +21,7 @@ MAX_TOP_K = 10_000
 MAX_TOKENS = 10_000_000
 MAX_LIST = 10_000
 MAX_NAME = 1_000
-MAX_TENANT = 256
+MAX_KEY = 256
 
 
 @dataclass(frozen=True)
@@ -270,10 +270,10 @@ def _integer(least: int, most: int) -> Callable[[str, str], int]:
     return check
 
 
-def _tenant(column: str, value: str) -> str:
+def _key(column: str, value: str) -> str:
     size = len(_name(column, value).encode())
-    if size > MAX_TENANT:
-        raise TooLarge(f"{column} has {size} bytes, over the limit of {MAX_TENANT}")
+    if size > MAX_KEY:
+        raise TooLarge(f"{column} has {size} bytes, over the limit of {MAX_KEY}")
     return value
 
 
@@ -301,7 +301,8 @@ CHECKS: Mapping[str, Callable[[str, str], object]] = {
     "wrong_match_cost": _MONEY,
     "missed_match_cost": _MONEY,
     "user_tier": _name,
-    "tenant": _tenant,
+    "tenant": _key,
+    "session_key": _key,
     "top_k": _integer(1, MAX_TOP_K),
 }
 

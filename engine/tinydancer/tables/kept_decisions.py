@@ -10,7 +10,7 @@ from uuid import UUID
 from tinydancer.agents.registry import Floats
 from tinydancer.budgets import Payer
 from tinydancer.decisions import Decision
-from tinydancer.explanation import DIGITS, MOST_LISTED, Evidence, Explainer
+from tinydancer.explanation import DIGITS, Evidence, Explainer
 from tinydancer.router import Decisions, of_row
 from tinydancer.tables import text
 from tinydancer.tables.context import Context
@@ -20,7 +20,9 @@ from tinydancer_fdw.contract import ROUTE_DECISIONS
 
 DEFAULT_TENANT = "default"
 # Inputs that say who asks or how much is shown bar no agent.
-NO_CONSTRAINTS = frozenset({"request", "optimize_for", "user_tier", "tenant", "top_k"})
+NO_CONSTRAINTS = frozenset(
+    {"request", "optimize_for", "user_tier", "tenant", "top_k", "session_key"}
+)
 CONSTRAINTS = tuple(
     column.name for column in ROUTE_DECISIONS.inputs if column.name not in NO_CONSTRAINTS
 )
@@ -56,6 +58,7 @@ def kept_decisions(
             embedding_space=None if evidence.vectors is None else context.embedder.space,
             route=explainer.route(row, position) if chosen else None,
             user_tier=whose.user_tier,
+            session_key=question.text("session_key"),
             constraints=constraints,
             candidates=_candidates(decisions, explainer, row),
             propensity=1.0 if decisions.propensity is None else float(decisions.propensity[row]),
@@ -113,7 +116,7 @@ def payer(question: Question) -> Payer:
 def _candidates(decisions: Decisions, explainer: Explainer, row: int) -> list[dict[str, Any]]:
     """The agents that could be chosen, best first, with what was expected of each."""
     estimates = decisions.estimates
-    best = decisions.best(row, MOST_LISTED)
+    best = explainer.ranked(row)
     if not len(best):
         return []
     columns = {
@@ -125,10 +128,14 @@ def _candidates(decisions: Decisions, explainer: Explainer, row: int) -> list[di
     if estimates.fit is not None:
         columns["fit"] = estimates.fit
     figures = [of_row(values, row)[best].round(DIGITS + 3).tolist() for values in columns.values()]
-    return [
+    found: list[dict[str, Any]] = [
         {"agent": decisions.agents.names[at], **dict(zip(columns, line, strict=True))}
         for at, *line in zip(best.tolist(), *figures, strict=True)
     ]
+    # Budgets of routes hold for a fallback as well.
+    for at in explainer.lifted(row, best):
+        found[at]["route"] = explainer.route(row, int(best[at]))
+    return found
 
 
 def _of(values: Floats, row: int, position: int) -> float | None:

@@ -21,6 +21,7 @@ from tinydancer.policies import POLICIES, Policy
 from tinydancer.router import Barrier, Constraints, Decisions, barriers, decide, estimate
 from tinydancer.tables import text
 from tinydancer.tables.context import ActiveQuality, Context, Keep, Reservations, Settings
+from tinydancer.tables.holding import Holder
 from tinydancer.tables.inputs import Question, chunks, questions
 from tinydancer.tables.kept_decisions import kept_decisions, payer
 from tinydancer.tables.reserving import decide_and_reserve, open_circuits
@@ -146,10 +147,14 @@ def decide_texts(
     # Only what is kept can teach anybody anything; all else stays deterministic.
     explorer = None if ids is None else _explorer(settings, ids, texts)
 
+    holder = _holder(context, question)
+
     def choose(more: Sequence[Barrier]) -> Decisions:
         top_k = question.integer("top_k") or 1
         decisions = decide(agents, estimates, policy, (*barred, *more), top_k)
-        return decisions if explorer is None else explorer.tried(decisions)
+        if explorer is not None:
+            decisions = explorer.tried(decisions)
+        return decisions if holder is None else holder.held(decisions)
 
     if context.reservations is None or not len(agents):
         return choose(()), evidence
@@ -178,6 +183,14 @@ def _explorer(settings: Settings, ids: Sequence[UUID], texts: Sequence[str]) -> 
         settings.exploration_seed,
     )
     return Explorer(exploration, ids, texts)
+
+
+def _holder(context: Context, question: Question) -> Holder | None:
+    """What holds the agent of the session that is asked for, if one is."""
+    key = question.text("session_key")
+    if key is None or context.sessions is None:
+        return None
+    return Holder(context.sessions, payer(question).tenant, key)
 
 
 def keep_or_release(
@@ -263,6 +276,7 @@ def _cells(found: Answered, question: Question, texts: Sequence[str]) -> Mapping
         reasoning=lambda place: explainer.reasoning(place[0], place[1]),
         explanation=lambda place: text.jsonb(explainer.explanation(place[0])),
         decision_id=lambda place: None if ids is None or place[1] > 1 else str(ids[place[0]]),
+        fallbacks=lambda place: None if place[1] > 1 else text.array(explainer.fallbacks(place[0])),
     )
     return cells
 
