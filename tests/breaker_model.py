@@ -10,7 +10,7 @@ class Policy:
     """The settings of a breaker. Times in seconds."""
 
     failures: float = 4.5
-    share: float = 0.5
+    share: float = 0.6
     half_life: float = 60.0
     cooldown: float = 30.0
     longest_cooldown: float = 600.0

@@ -87,6 +87,14 @@ $$;
 COMMENT ON FUNCTION tinydancer.lock_breaker(text) IS
     'The breaker of an agent, locked; all NULL where no such agent is registered.';
 
+CREATE OR REPLACE FUNCTION tinydancer.is_breakdown(outcome tinydancer.usage) RETURNS boolean
+LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+    SELECT NOT outcome.success AND (outcome.error IS NOT NULL OR outcome.quality IS NULL)
+$$;
+COMMENT ON FUNCTION tinydancer.is_breakdown(tinydancer.usage) IS
+    'Whether an outcome speaks against calling the agent again. An answer whose quality somebody '
+    'judged did come, however bad it was.';
+
 CREATE OR REPLACE FUNCTION tinydancer.watch_usage() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -114,7 +122,8 @@ BEGIN
         RETURN NULL;
     END IF;
     INSERT INTO tinydancer.recent_outcomes AS present
-    SELECT agent, shard, moment, sum(weight), coalesce(sum(weight) FILTER (WHERE NOT success), 0)
+    SELECT agent, shard, moment, sum(weight),
+        coalesce(sum(weight) FILTER (WHERE tinydancer.is_breakdown(added)), 0)
     FROM added, LATERAL (SELECT tinydancer.decayed(
         1, moment - occurred_at, policy.breaker_half_life)) AS weighed (weight)
     GROUP BY agent ORDER BY agent
@@ -128,7 +137,7 @@ BEGIN
     FOR touched IN
         SELECT DISTINCT added.agent FROM added
         JOIN tinydancer.agents ON agents.name = added.agent AND agents.circuit_breaker
-        WHERE NOT added.success OR EXISTS (
+        WHERE tinydancer.is_breakdown(added) OR EXISTS (
             SELECT FROM tinydancer.agent_breakers AS other
             WHERE other.agent = added.agent AND other.is_open)
         ORDER BY 1
@@ -150,15 +159,15 @@ BEGIN
         in_a_row := breaker.proven;
         unnamed := 0;
         FOR proof IN
-            SELECT success, decision_id FROM added
+            SELECT tinydancer.is_breakdown(added) AS failed, decision_id FROM added
             WHERE agent = touched AND CASE WHEN decision_id IS NOT NULL
                 THEN decision_id = ANY (probes)
                 ELSE occurred_at - interval '1 millisecond' * coalesce(latency_ms, 0)
                     >= breaker.retry_at END
-            ORDER BY occurred_at, success
+            ORDER BY occurred_at, failed DESC
         LOOP
             unnamed := unnamed + (proof.decision_id IS NULL)::integer;
-            in_a_row := CASE WHEN proof.success THEN in_a_row + 1 ELSE -1 END;
+            in_a_row := CASE WHEN proof.failed THEN -1 ELSE in_a_row + 1 END;
             EXIT WHEN in_a_row < 0 OR in_a_row >= policy.breaker_successes;
         END LOOP;
         IF in_a_row < 0 THEN

@@ -80,7 +80,7 @@ def test_failures_decay_so_that_rare_ones_never_add_up(agents):
 
 
 def test_failures_among_many_successes_do_not_open_it(agents):
-    record(agents, *[True] * 12, *[False] * 8)
+    record(agents, *[True] * 6, *[False] * 8)
     assert state(agents) == "closed"
 
 
@@ -101,6 +101,17 @@ def test_old_outcomes_that_are_recorded_late_do_not_open_it(agents):
         " occurred_at := now() - interval '1 hour') FROM generate_series(1, 20)"
     )
     assert state(agents) == "closed"
+
+
+def test_answers_that_somebody_judged_to_be_bad_do_not_open_it_but_errors_do(agents):
+    bad = "SELECT ruvector_record_usage(agent_name := 'a', success := false, quality := 0.1{})"
+    for _ in range(10):
+        agents.execute(bad.format(""))
+    assert state(agents) == "closed"
+    agents.execute("SELECT ruvector_reset_breaker('a')")
+    for _ in range(5):
+        agents.execute(bad.format(", error := 'cut off'"))
+    assert state(agents) == "open"
 
 
 def test_a_batch_of_failures_opens_it_and_a_failed_batch_does_not(agents):

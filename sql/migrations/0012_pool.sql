@@ -78,7 +78,7 @@ COMMENT ON COLUMN tinydancer.agent_breakers.forgiven_failures IS 'Weight of the 
 ALTER TABLE tinydancer.settings
     ADD COLUMN circuit_breaker boolean NOT NULL DEFAULT true,
     ADD COLUMN breaker_failures double precision NOT NULL DEFAULT 4.5,
-    ADD COLUMN breaker_share double precision NOT NULL DEFAULT 0.5,
+    ADD COLUMN breaker_share double precision NOT NULL DEFAULT 0.6,
     ADD COLUMN breaker_half_life interval NOT NULL DEFAULT '1 minute',
     ADD COLUMN breaker_cooldown interval NOT NULL DEFAULT '30 seconds',
     ADD COLUMN breaker_longest_cooldown interval NOT NULL DEFAULT '10 minutes',
