@@ -20,7 +20,8 @@ CREATE OR REPLACE FUNCTION tinydancer.sum_usage() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     -- Sessions write into one of eight rows of each sum, so that they seldom wait for each other.
-    shard CONSTANT integer := pg_backend_pid() % 8;
+    -- Shard 0 is of days gone by, merged: see compact_sums.
+    shard CONSTANT integer := pg_backend_pid() % 8 + 1;
     source text;
     sign integer;
 BEGIN
@@ -118,7 +119,8 @@ BEGIN
     IF NOT pg_try_advisory_xact_lock(hashtextextended('tinydancer.compact_sums', 0)) THEN
         RETURN 0;
     END IF;
-    -- Rows that somebody is adding to are left for the next time: this waits for nobody.
+    -- Tenants are told apart by agent only, so all others' sums become one. Rows that somebody is
+    -- adding to are left for the next time: this waits for nobody.
     WITH several AS (
         SELECT ctid FROM tinydancer.usage_hourly WHERE hour < past AND shard <> 0
         FOR UPDATE SKIP LOCKED
@@ -127,8 +129,9 @@ BEGIN
         RETURNING old.*
     )
     INSERT INTO tinydancer.usage_hourly AS present
-    SELECT tenant, dimension, value, hour, 0, sum(requests), sum(successes), sum(cost),
-        sum(latency_count), sum(latency_sum), sum(input_tokens), sum(output_tokens)
+    SELECT CASE dimension WHEN 'agent' THEN tenant ELSE '' END, dimension, value, hour, 0,
+        sum(requests), sum(successes), sum(cost), sum(latency_count), sum(latency_sum),
+        sum(input_tokens), sum(output_tokens)
     FROM gone GROUP BY 1, 2, 3, 4 ORDER BY 2, 4, 3, 1
     ON CONFLICT (dimension, hour, value, tenant, shard) DO UPDATE SET
         requests = present.requests + excluded.requests,
@@ -146,8 +149,9 @@ BEGIN
         RETURNING old.*
     )
     INSERT INTO tinydancer.usage_latency AS present
-    SELECT tenant, dimension, value, period, 0, bucket, sum(requests)
-    FROM gone GROUP BY tenant, dimension, value, period, bucket ORDER BY 2, 4, 3, 1, 6
+    SELECT CASE dimension WHEN 'agent' THEN tenant ELSE '' END, dimension, value, period, 0,
+        bucket, sum(requests)
+    FROM gone GROUP BY 1, 2, 3, 4, 6 ORDER BY 2, 4, 3, 1, 6
     ON CONFLICT (dimension, period, value, tenant, shard, bucket) DO UPDATE SET
         requests = present.requests + excluded.requests;
     GET DIAGNOSTICS merged = ROW_COUNT;
@@ -155,7 +159,8 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION tinydancer.compact_sums() IS
-    'Merges the shards of sums of days gone by, which few write to any more; how many it merged.';
+    'Merges the shards of sums of days gone by, which few write to any more; how many rows of '
+    'usage_latency came of it.';
 
 CREATE OR REPLACE VIEW tinydancer.agent_stats AS
 SELECT agents.name AS agent,

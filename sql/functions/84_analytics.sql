@@ -29,7 +29,9 @@ RETURNS TABLE (
     share double precision, input_tokens numeric, output_tokens numeric
 )
 LANGUAGE sql STABLE PARALLEL SAFE SECURITY DEFINER
-SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' AS $$
+SET search_path = pg_catalog, pg_temp SET timezone = 'UTC'
+-- Histograms by the hour are some hundred thousand groups; compiling costs more than it gains.
+SET work_mem = '32MB' SET jit = off AS $$
     WITH bounds AS (
         SELECT CASE WHEN group_by IN ('route', 'category', 'user_tier') THEN group_by
                 ELSE 'agent' END AS dimension,
@@ -58,34 +60,39 @@ SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' AS $$
             sum(input_tokens) AS input_tokens, sum(output_tokens) AS output_tokens
         FROM whole GROUP BY value, moment HAVING sum(requests) <> 0
     ), buckets AS (
-        SELECT value, moment, bucket, sum(requests)::bigint AS requests FROM (
-            SELECT CASE group_by WHEN 'tenant' THEN tenant WHEN 'day' THEN '' WHEN 'hour' THEN ''
-                    ELSE value END AS value,
+        -- By the hour these are hundreds of thousands, so they are kept cheap to add and to sort:
+        -- counts as double precision (exact to 9e15), and no group's name where there is none.
+        SELECT moment, value, bucket, sum(requests) AS requests FROM (
+            SELECT CASE group_by WHEN 'tenant' THEN tenant WHEN 'day' THEN NULL WHEN 'hour' THEN NULL
+                    ELSE nullif(value, '') END AS value,
                 CASE WHEN group_by IN ('day', 'hour') THEN sums.period ELSE '-infinity' END
                     AS moment,
-                bucket, requests
+                bucket, requests::double precision
             FROM tinydancer.usage_latency AS sums, bounds
             WHERE sums.dimension = CASE group_by WHEN 'hour' THEN 'hour' ELSE bounds.dimension END
                 AND sums.period >= CASE group_by WHEN 'hour' THEN first_hour ELSE first_day END
             UNION ALL
-            SELECT tinydancer.usage_group(usage, group_by),
+            SELECT nullif(tinydancer.usage_group(usage, group_by), ''),
                 tinydancer.usage_moment(usage, group_by), tinydancer.latency_bucket(latency_ms), 1
             FROM tinydancer.usage, bounds
             WHERE occurred_at >= since AND latency_ms IS NOT NULL
                 AND occurred_at < CASE group_by WHEN 'hour' THEN first_hour ELSE first_day END
-        ) AS parts GROUP BY value, moment, bucket
+        ) AS parts GROUP BY moment, value, bucket HAVING sum(requests) <> 0
     ), ranked AS (
-        SELECT value, moment, bucket,
-            sum(requests) OVER (PARTITION BY value, moment ORDER BY bucket ROWS UNBOUNDED PRECEDING)
+        SELECT moment, value, bucket,
+            sum(requests) OVER (PARTITION BY moment, value ORDER BY bucket ROWS UNBOUNDED PRECEDING)
                 AS upto,
-            sum(requests) OVER (PARTITION BY value, moment) AS all_of_them
+            sum(requests) OVER (PARTITION BY moment, value) AS all_of_them
         FROM buckets
     ), percentiles AS (
-        SELECT value, moment,
-            tinydancer.bucket_latency(min(bucket) FILTER (WHERE upto >= 0.50 * all_of_them)) AS p50,
-            tinydancer.bucket_latency(min(bucket) FILTER (WHERE upto >= 0.95 * all_of_them)) AS p95,
-            tinydancer.bucket_latency(min(bucket) FILTER (WHERE upto >= 0.99 * all_of_them)) AS p99
-        FROM ranked GROUP BY value, moment
+        SELECT moment, coalesce(value, '') AS value,
+            tinydancer.bucket_latency(
+                min(bucket) FILTER (WHERE 100 * upto >= 50 * all_of_them)) AS p50,
+            tinydancer.bucket_latency(
+                min(bucket) FILTER (WHERE 100 * upto >= 95 * all_of_them)) AS p95,
+            tinydancer.bucket_latency(
+                min(bucket) FILTER (WHERE 100 * upto >= 99 * all_of_them)) AS p99
+        FROM ranked GROUP BY moment, value
     )
     SELECT CASE group_by WHEN 'day' THEN to_char(totals.moment, 'YYYY-MM-DD')
             WHEN 'hour' THEN to_char(totals.moment, 'YYYY-MM-DD HH24:00')

@@ -47,6 +47,9 @@ def main() -> None:
         for first in range(1, arguments.rows + 1, arguments.chunk):
             conn.execute(FILL, (first, min(first + arguments.chunk - 1, arguments.rows)))
         result["rows written per second"] = round(arguments.rows / (perf_counter() - start))
+        start = perf_counter()
+        conn.execute("SELECT tinydancer.compact_sums()")
+        result["sums of past days merged by upkeep in, s"] = round(perf_counter() - start, 1)
         conn.execute("VACUUM ANALYZE")
         for time_range in ("7 days", "100 days"):
             for group_by in GROUPS:

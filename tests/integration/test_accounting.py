@@ -173,13 +173,31 @@ def test_sums_of_days_gone_by_are_merged_and_stay_the_same(conn, agent, schema_d
     for _ in range(4):
         with psycopg.connect(schema_dsn, autocommit=True) as session:
             session.execute(
-                "INSERT INTO tinydancer.usage (agent, occurred_at, cost, latency_ms)"
-                " SELECT 'a', now() - n * interval '9 hours', 0.1, n FROM generate_series(0, 40) n"
+                "INSERT INTO tinydancer.usage (tenant, agent, route, category, occurred_at, cost,"
+                " latency_ms) SELECT 't' || n % 3, 'a', 'r' || n % 2, 'c' || n % 4,"
+                " now() - n * interval '9 hours', 0.1, n FROM generate_series(0, 40) n"
             )
-    ask = "SELECT * FROM ruvector_routing_analytics('30 days', 'agent')"
-    before = conn.execute(ask).fetchall()
+
+    def analytics() -> list[list[tuple]]:
+        return [
+            conn.execute("SELECT * FROM ruvector_routing_analytics('30 days', %s)", (by,)).fetchall()
+            for by in ("agent", "route", "category", "tenant", "user_tier", "day", "hour")
+        ]
+
+    before = analytics()
     conn.execute("SELECT compact_sums()")
-    assert conn.execute(ask).fetchall() == before
+    assert analytics() == before
+    # What comes late, or is taken back, counts as well: beside what is merged, then with it.
+    conn.execute("DELETE FROM usage WHERE latency_ms = 20")
+    conn.execute(
+        "INSERT INTO usage (tenant, agent, occurred_at, cost, latency_ms)"
+        " VALUES ('t9', 'a', now() - interval '10 days', 7, 5000)"
+    )
+    late = analytics()
+    assert [sum(row[1] for row in rows) for rows in late] == [4 * 41 - 4 + 1] * 7
+    assert late[0][0][2] == Decimal("0.1") * 160 + 7
+    conn.execute("SELECT compact_sums()")
+    assert analytics() == late
     left = conn.execute(
         "SELECT count(*) FROM usage_hourly"
         " WHERE shard <> 0 AND hour < date_trunc('day', now(), 'UTC') - interval '1 day'"
