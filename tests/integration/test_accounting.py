@@ -179,8 +179,9 @@ def test_sums_of_days_gone_by_are_merged_and_stay_the_same(conn, agent, schema_d
             )
 
     def analytics() -> list[list[tuple]]:
+        ask_by = "SELECT * FROM ruvector_routing_analytics('30 days', %s)"
         return [
-            conn.execute("SELECT * FROM ruvector_routing_analytics('30 days', %s)", (by,)).fetchall()
+            conn.execute(ask_by, (by,)).fetchall()
             for by in ("agent", "route", "category", "tenant", "user_tier", "day", "hour")
         ]
 
