@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from tinydancer.agents.categories import Categories
 from tinydancer.agents.cost import output_tokens_source
 from tinydancer.agents.fit import Lifts
 from tinydancer.agents.registry import Floats, Ints
@@ -36,6 +37,7 @@ class Evidence:
 
     `tokens_in` is (n,), `tokens_out` (a,), `expected` what the caller said of them; `similarity`
     is (n, a), and `embedder` the model whose `vectors` (n, d) of the requests were compared.
+    `suits` is the fit before routes lend to it, `categories` what the requests may be about.
     `unknown` are names among the excluded agents that are no active agent's: they change nothing,
     and may be misspelt.
     """
@@ -46,6 +48,8 @@ class Evidence:
     embedder: str
     routes: RouteTable
     similarity: Floats | None = None
+    suits: Floats | None = None
+    categories: Categories | None = None
     lifts: Lifts | None = None
     vectors: Vectors | None = None
     unknown: tuple[str, ...] = ()
@@ -193,6 +197,10 @@ class Explainer:
                 "before": session.before,
                 "held": self._is_held(row),
             }
+        if evidence.categories is not None:
+            category, probability = evidence.categories.likeliest(row)
+            found["category"] = {"name": category, "probability": _rounded(probability)}
+            found["models"]["classifier"] = evidence.categories.classifier
         if decisions.propensity is not None:
             found["propensity"] = _rounded(decisions.propensity[row])
             found["exploration"] = decisions.exploration
@@ -254,21 +262,19 @@ class Explainer:
 
     def lifted(self, row: int, positions: Positions) -> list[int]:
         """Which of some agents, by their place, a route makes fit a request better."""
-        similarity, fit = self._evidence.similarity, self._decisions.estimates.fit
-        if self._evidence.lifts is None or similarity is None or fit is None:
+        suits, fit = self._evidence.suits, self._decisions.estimates.fit
+        if self._evidence.lifts is None or suits is None or fit is None:
             return []
-        found: list[int] = np.flatnonzero(
-            fit[row, positions] != similarity[row, positions]
-        ).tolist()
+        found: list[int] = np.flatnonzero(fit[row, positions] != suits[row, positions]).tolist()
         return found
 
     def route(self, row: int, position: int) -> str | None:
         """The route that makes an agent's fit what it is, where one does."""
-        lifts, similarity = self._evidence.lifts, self._evidence.similarity
+        lifts, suits = self._evidence.lifts, self._evidence.suits
         fit = self._decisions.estimates.fit
-        if lifts is None or similarity is None or fit is None:
+        if lifts is None or suits is None or fit is None:
             return None
-        if fit[row, position] == similarity[row, position]:
+        if fit[row, position] == suits[row, position]:
             return None
         place = int(np.searchsorted(lifts.agents, position))
         return self._evidence.routes.routes[lifts.route_of(row, place)].name

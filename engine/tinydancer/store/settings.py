@@ -29,6 +29,7 @@ class Settings:
     embedding_space: str | None = None
     default_output_tokens: int = 256
     route_threshold: float = 0.125
+    category_share: float = 0.65
     route_index: str = "auto"
     route_index_from: int = 50_000
     route_index_ef_search: int = 200

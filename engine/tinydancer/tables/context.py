@@ -36,6 +36,10 @@ class Settings(Limits, Protocol):
         """The threshold of a route without its own."""
 
     @property
+    def category_share(self) -> float:
+        """What the category of a request counts in an agent's fit, 0 to 1."""
+
+    @property
     def exploration(self) -> str:
         """Whether kept decisions try other agents than the best: none, epsilon or thompson."""
 

@@ -8,6 +8,7 @@ from functools import partial
 from uuid import UUID
 
 from tinydancer.agents import fit
+from tinydancer.agents.categories import Categories, likeness, suit_by_category
 from tinydancer.agents.cost import output_tokens
 from tinydancer.agents.registry import Floats
 from tinydancer.decisions import Decision, new_decision_id
@@ -112,13 +113,16 @@ def decide_texts(
     tokens_out = output_tokens(agents, expected, settings.default_output_tokens)
     constraints = _constraints(question)
     learned = _learned(context, policy, constraints, columns)
-    similarity = lifts = fits = vectors = None
+    similarity = suits = categories = lifts = fits = vectors = None
     # A decision by cost alone needs no vector.
     if len(agents) and (learned or policy.wants_fit or not MEANING.isdisjoint(columns)):
-        suit = partial(_suit, context, question)
-        vectors = embed_requests(context.embedder, texts, lambda v: margins_of(fit.fit(*suit(v))))
-        similarity, lifts = suit(vectors)
-        fits = fit.fit(similarity, lifts)
+        similar = partial(_similar, context, question)
+        vectors = embed_requests(
+            context.embedder, texts, lambda v: margins_of(fit.fit(*similar(v)))
+        )
+        similarity, lifts = similar(vectors)
+        suits, categories = _by_category(context, similarity, vectors, texts)
+        fits = fit.fit(suits, lifts)
     estimates = estimate(agents, tokens_in, tokens_out, fits)
     if learned is not None and vectors is not None:
         estimates = with_learned(
@@ -139,6 +143,8 @@ def decide_texts(
         embedder=context.embedder.model,
         routes=routes,
         similarity=similarity,
+        suits=suits,
+        categories=categories,
         lifts=lifts,
         vectors=vectors,
         unknown=tuple(name for name in constraints.excluded_agents if name not in agents.positions),
@@ -218,7 +224,7 @@ def _learned(
     return None
 
 
-def _suit(
+def _similar(
     context: Context, question: Question, vectors: Vectors
 ) -> tuple[Floats, fit.Lifts | None]:
     """How near each request is to each agent, and what routes lend to that."""
@@ -233,6 +239,28 @@ def _suit(
         search=context.route_search,
     )
     return fit.similarity(vectors, agents), lifts
+
+
+def _by_category(
+    context: Context, similarity: Floats, vectors: Vectors, texts: Sequence[str]
+) -> tuple[Floats, Categories | None]:
+    """How well each request and each agent suit each other, by category as well where there is a
+    classifier for these vectors.
+    """
+    active, share = context.classifier, context.snapshot.settings.category_share
+    if active is None or not share:
+        return similarity, None
+    try:
+        classifier = active.classifier
+    except TinyDancerError:
+        # request_classifications says what is wrong with it; decisions go on without.
+        return similarity, None
+    if classifier.space != context.embedder.space:
+        return similarity, None
+    categories = Categories(active.name, classifier.names, classifier.probabilities(vectors, texts))
+    agents = context.snapshot.agents
+    near = likeness(classifier.names, agents, context.embedder.embed)
+    return suit_by_category(similarity, categories, near, share), categories
 
 
 def _constraints(question: Question) -> Constraints:

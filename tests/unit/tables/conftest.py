@@ -54,6 +54,7 @@ ROUTES = (
 class Settings:
     default_output_tokens: int = 256
     route_threshold: float = 0.7
+    category_share: float = 0.5
     max_text_bytes: int = 1000
     max_batch: int = 10_000
     prior_weight: float = 10.0
