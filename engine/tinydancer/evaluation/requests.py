@@ -1,7 +1,8 @@
 """How well the default model knows requests: hand-written ones that no template made.
 
 data/requests.json holds them, written after the templates and compared with them; rows with an
-empty label ask for nothing. The file was read to report, not to choose anything by.
+empty label ask for nothing. The file was read to report, not to choose anything by, but for the
+share that a category has in an agent's fit (specialists.py).
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from tinydancer.embeddings.base import Embedder
+from tinydancer.evaluation import specialists
 from tinydancer.evaluation.intents import Result
 from tinydancer.evaluation.tiers import installed_tiers
 from tinydancer.neural.calibration import area_under_roc, expected_calibration_error
@@ -42,6 +44,12 @@ def run(
                     classifier, embedder, known, strange, with_words
                 ).items()
             ]
+        labels = [row["label"] for row in known]
+        found = specialists.found(embedder, [row["text"] for row in known], labels)
+        results += [
+            Result(DATASET, "specialists", tier, f"category_share {share}", "accuracy", value)
+            for share, value in found.items()
+        ]
     return results
 
 

@@ -171,7 +171,27 @@ class LexicalModel:
 
     def logits(self, texts: Sequence[str]) -> Floats:
         """(n, classes) before the softmax. A text of unknown words gets the classes' offsets."""
+        if len(texts) == 1:
+            return self._logits_of(texts[0])
         result: Floats = self.rows(texts).dot(self.parameters["L"]) + self.parameters["d"]
+        return result
+
+    @cached_property
+    def _columns(self) -> Mapping[str, int]:
+        return {name: column for column, name in enumerate(self.names)}
+
+    def _logits_of(self, text: str) -> Floats:
+        """(1, classes) the same of one text, which needs no book-keeping about many."""
+        known = self._columns
+        columns = [known[feature] for feature in features(text) if feature in known]
+        if not columns:
+            return self.parameters["d"][None]
+        places = np.array(columns)
+        values = self.parameters["idf"].take(places)
+        # The sum that rows of a batch have, which is not np.sum's to the last bit.
+        values /= np.sqrt(np.add.reduceat(values * values, (0,)))
+        terms = self.parameters["L"].take(places, axis=0)
+        result: Floats = np.matmul(values[None], terms) + self.parameters["d"]
         return result
 
 

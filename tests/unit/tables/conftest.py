@@ -16,7 +16,7 @@ from tinydancer.embeddings.base import Embedder, Vectors
 from tinydancer.embeddings.static import StaticEmbedder
 from tinydancer.semantic_routes import Route, RouteTable
 from tinydancer.tables import answer
-from tinydancer.tables.context import Context, Status
+from tinydancer.tables.context import ActiveClassifier, Context, Status
 from tinydancer_fdw.contract import TABLES
 from tinydancer_fdw.frames import ANY, EQUALS, Input, Scan, Value
 
@@ -94,6 +94,7 @@ class Engine:
     agents: tuple[Agent, ...] = AGENTS
     routes: tuple[Route, ...] = ROUTES
     settings: Settings = Settings()
+    classifier: ActiveClassifier | None = None
 
     def context(self) -> Context:
         embed = self.embedder.embed
@@ -111,6 +112,7 @@ class Engine:
             datetime(2026, 1, 1, 12, tzinfo=timezone.utc),
             "native",
             lambda: status,
+            classifier=self.classifier,
         )
 
     def ask(

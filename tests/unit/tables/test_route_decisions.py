@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tinydancer.agents.model import Agent, Performance, Prices
+from tinydancer.errors import InvalidInput
+from tinydancer.neural.active import DefaultClassifier
+from tinydancer.neural.classifier import RouteClassifier
 from tinydancer.semantic_routes import Route
 
 if TYPE_CHECKING:
@@ -179,6 +182,54 @@ def test_a_route_to_an_agent_raises_its_fit_and_is_named(engine: Engine) -> None
     assert row["similarity"] == str(found["similarity"])
 
 
+def test_an_agent_for_the_requests_category_suits_it_without_a_word_in_common(
+    engine: Engine,
+) -> None:
+    # given agents of like price and quality, of which the text alone tells the wrong one
+    request = "write property based tests for my date parser"
+    listed = {"assistant": ("scheduling", "reminders"), "coder": ("programming", "debugging")}
+    engine.agents = tuple(
+        replace(engine.agents[0], name=name, capabilities=capabilities)
+        for name, capabilities in listed.items()
+    )
+    (row,) = engine.ask("route_decisions", request=request)
+    assert row["agent_name"] == "assistant"
+    assert "category" not in explain(row)
+    # when a classifier knows that it is about code, then so does the decision, and says so
+    engine.classifier = DefaultClassifier()
+    engine.settings = replace(engine.settings, category_share=0.65)
+    (row,) = engine.ask("route_decisions", request=request)
+    found = explain(row)
+    assert row["agent_name"] == "coder"
+    assert found["category"]["name"] == "code"
+    assert 0.5 < found["category"]["probability"] <= 1
+    assert found["models"]["classifier"] == "default"
+    # and where the category is to count for nothing, the text decides again
+    engine.settings = replace(engine.settings, category_share=0.0)
+    (row,) = engine.ask("route_decisions", request=request)
+    assert row["agent_name"] == "assistant"
+
+
+def test_a_classifier_that_cannot_be_read_or_of_another_space_leaves_decisions_to_the_text(
+    engine: Engine,
+) -> None:
+    class Damaged:
+        name = "damaged"
+
+        @property
+        def classifier(self) -> RouteClassifier:
+            raise InvalidInput("cut short")
+
+    class Foreign:
+        name = "foreign"
+        classifier = replace(DefaultClassifier().classifier, space="another")
+
+    (by_text,) = engine.ask("route_decisions", request=FIBONACCI)
+    for active in (Damaged(), Foreign()):
+        engine.classifier = active
+        assert engine.ask("route_decisions", request=FIBONACCI) == [by_text]
+
+
 def test_a_route_can_turn_a_balanced_decision(engine: Engine) -> None:
     twins = [
         replace(engine.agents[0], name=name, capabilities=("reasoning",))
@@ -241,6 +292,7 @@ def test_no_columns_are_rows_all_the_same(engine: Engine) -> None:
 
 
 def test_a_request_gets_the_same_answer_alone_and_in_a_batch(engine: Engine) -> None:
+    engine.classifier = DefaultClassifier()
     texts = [f"{verb} a {thing}" for verb in ("write", "fix", "sell") for thing in ("poem", "bug")]
     columns = ["request", "agent_name", "similarity", "score", "estimated_cost", "reasoning"]
     together = engine.ask("route_decisions", request=texts, columns=columns)
