@@ -296,7 +296,7 @@ greet(Connection *connection, const char *token)
 	uint32		number;
 
 	initStringInfo(&hello);
-	appendBinaryStringInfo(&hello, "TD\001\001", 4);
+	appendBinaryStringInfo(&hello, "TD\002\001", 4);
 	number = pg_hton32(payload);
 	appendBinaryStringInfo(&hello, (char *) &number, 4);
 	number = pg_hton32(token_length);

@@ -13,7 +13,7 @@
 
 #pragma GCC visibility push(hidden)
 
-#define FRAME_PROTOCOL 1
+#define FRAME_PROTOCOL 2
 #define FRAME_HEADER 8
 #define FRAME_MAX_PAYLOAD (64 * 1024 * 1024)
 

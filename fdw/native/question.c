@@ -122,7 +122,7 @@ write_question(EngineScan *scan, const Datum *values, const bool *nulls)
 	uint32		length;
 
 	resetStringInfo(question);
-	appendBinaryStringInfo(question, "TD\001\003\0\0\0\0", FRAME_HEADER);
+	appendBinaryStringInfo(question, "TD\002\003\0\0\0\0", FRAME_HEADER);
 	send_string(question, scan->table->name, (int) strlen(scan->table->name));
 	pq_sendint64(question, scan->statement);
 	pq_sendint64(question, (uint64) scan->plan.limit);

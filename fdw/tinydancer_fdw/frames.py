@@ -36,7 +36,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Union
 
-PROTOCOL = 1
+PROTOCOL = 2
 MAGIC = b"TD"
 HEADER = struct.Struct(">2sBBI")
 # The largest payload either side takes: a batch of 10,000 long requests fits with room to spare.

@@ -255,7 +255,7 @@ def test_a_certificate_that_does_not_fit_is_refused_before_the_token_is_sent(
 def test_an_engine_without_tls_is_refused_before_the_token_is_sent(
     db: psycopg.Connection, front_door: str, authority: Authority
 ) -> None:
-    a_frame = b"TD\x01\x06\0\0\0\0"
+    a_frame = b"TD\x02\x06\0\0\0\0"
     with (
         far_end(None, a_frame) as end,
         foreign_tables(

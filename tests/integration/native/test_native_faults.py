@@ -141,8 +141,8 @@ GOOD = encode_answer([ROW], 2)
 CELL = struct.pack(">i", 1) + b"x"
 WRONG = {
     "no frame": b"HTTP/1.1 200 OK\r\n\r\n",
-    "another protocol": b"TD\x02" + GOOD[3:],
-    "a frame that claims 4 GB": struct.pack(">2sBBI", b"TD", 1, frames.ROWS, 0xFFFFFFFF),
+    "another protocol": b"TD\x09" + GOOD[3:],
+    "a frame that claims 4 GB": struct.pack(">2sBBI", b"TD", frames.PROTOCOL, frames.ROWS, 0xFFFFFFFF),
     "a kind that there is not": frames.frame(99, b""),
     "a scan": frames.frame(frames.SCAN, b""),
     "too few columns": encode_answer([("x",)], 1),

@@ -44,7 +44,7 @@ def test_a_connection_answers_one_scan_after_the_other(echoing: Running) -> None
     [
         (b"GET / HTTP/1.1\r\n\r\n", "08P01", "not a frame"),
         (struct.pack(">2sBBI", b"TD", 9, frames.SCAN, 0), "08P01", "protocol 9"),
-        (struct.pack(">2sBBI", b"TD", 1, frames.SCAN, 2**32 - 1), "08P01", "4294967295 bytes"),
+        (struct.pack(">2sBBI", b"TD", frames.PROTOCOL, frames.SCAN, 2**32 - 1), "08P01", "4294967295 bytes"),
         (frames.frame(frames.SCAN, b"\0\0\0\5abc"), "08P01", "too early"),
         (frames.frame(frames.SCAN, b"\0\0\0\2\xff\xfe"), "22021", "UTF-8"),
         (frames.encode_hello("", "again"), "08P01", "kind 1"),
@@ -73,7 +73,7 @@ def test_a_frame_cut_short_gets_an_error(echoing: Running) -> None:
 
 def test_a_stranger_gets_no_large_frame_through_before_hello(echoing: Running) -> None:
     with echoing.connect() as stream:
-        stream.sendall(struct.pack(">2sBBI", b"TD", 1, frames.HELLO, 1024 * 1024))
+        stream.sendall(struct.pack(">2sBBI", b"TD", frames.PROTOCOL, frames.HELLO, 1024 * 1024))
         assert "over the limit" in error_of(stream)[1]
 
 
