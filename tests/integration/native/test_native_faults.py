@@ -142,7 +142,9 @@ CELL = struct.pack(">i", 1) + b"x"
 WRONG = {
     "no frame": b"HTTP/1.1 200 OK\r\n\r\n",
     "another protocol": b"TD\x09" + GOOD[3:],
-    "a frame that claims 4 GB": struct.pack(">2sBBI", b"TD", frames.PROTOCOL, frames.ROWS, 0xFFFFFFFF),
+    "a frame that claims 4 GB": struct.pack(
+        ">2sBBI", b"TD", frames.PROTOCOL, frames.ROWS, 0xFFFFFFFF
+    ),
     "a kind that there is not": frames.frame(99, b""),
     "a scan": frames.frame(frames.SCAN, b""),
     "too few columns": encode_answer([("x",)], 1),

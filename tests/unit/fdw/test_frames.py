@@ -86,7 +86,10 @@ def test_no_bytes_do_worse_than_a_frame_error(payload: bytes) -> None:
     [
         (struct.pack(">2sBBI", b"GE", 1, 3, 0), "begins with b'GE'"),
         (struct.pack(">2sBBI", b"TD", 9, 3, 0), "protocol 9"),
-        (struct.pack(">2sBBI", b"TD", frames.PROTOCOL, 3, 2**32 - 1), "4294967295 bytes is over the limit"),
+        (
+            struct.pack(">2sBBI", b"TD", frames.PROTOCOL, 3, 2**32 - 1),
+            "4294967295 bytes is over the limit",
+        ),
     ],
 )
 def test_a_header_that_is_none_says_what_was_wrong(header: bytes, message: str) -> None:

@@ -44,7 +44,11 @@ def test_a_connection_answers_one_scan_after_the_other(echoing: Running) -> None
     [
         (b"GET / HTTP/1.1\r\n\r\n", "08P01", "not a frame"),
         (struct.pack(">2sBBI", b"TD", 9, frames.SCAN, 0), "08P01", "protocol 9"),
-        (struct.pack(">2sBBI", b"TD", frames.PROTOCOL, frames.SCAN, 2**32 - 1), "08P01", "4294967295 bytes"),
+        (
+            struct.pack(">2sBBI", b"TD", frames.PROTOCOL, frames.SCAN, 2**32 - 1),
+            "08P01",
+            "4294967295 bytes",
+        ),
         (frames.frame(frames.SCAN, b"\0\0\0\5abc"), "08P01", "too early"),
         (frames.frame(frames.SCAN, b"\0\0\0\2\xff\xfe"), "22021", "UTF-8"),
         (frames.encode_hello("", "again"), "08P01", "kind 1"),
