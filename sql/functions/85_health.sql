@@ -42,7 +42,7 @@ LANGUAGE sql VOLATILE PARALLEL UNSAFE AS $$
         openings = breaker.openings + 1,
         opened_at = moment,
         retry_at = moment + least(
-            breaker_cooldown * 2 ^ least(breaker.openings, 40), breaker_longest_cooldown),
+            breaker_cooldown * 2 ^ least(breaker.openings, 22), breaker_longest_cooldown),
         proven = 0
     FROM tinydancer.settings WHERE breaker.agent = open_circuit.agent
 $$;

@@ -70,6 +70,17 @@ def test_a_probe_that_fails_opens_it_for_twice_as_long_up_to_a_limit(agents):
     assert waits == [30, 60, 120, 200, 200]
 
 
+def test_an_agent_that_stays_down_for_good_waits_the_longest_time(agents):
+    agents.execute(
+        "UPDATE settings SET breaker_cooldown = '1 day', breaker_longest_cooldown = '30 days'"
+    )
+    record(agents, *[False] * 5)
+    agents.execute("UPDATE agent_breakers SET openings = 2000, retry_at = now()")
+    record(agents, False)
+    waits = "SELECT retry_at - opened_at FROM agent_health WHERE agent = 'a'"
+    assert agents.execute(waits).fetchone()[0].days == 30
+
+
 def test_failures_decay_so_that_rare_ones_never_add_up(agents):
     for _ in range(20):
         record(agents, False)

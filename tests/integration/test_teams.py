@@ -44,6 +44,26 @@ def status(db: psycopg.Connection, name: str) -> tuple[float, float]:
     return float(spent), float(reserved)
 
 
+def test_a_team_takes_a_place_at_each_member_or_none_at_all(agents):
+    agents.execute("SELECT ruvector_update_agent('a', concurrency_limit := 1)")
+    flight = "SELECT in_flight FROM agent_health WHERE agent = 'a'"
+    # Without an id the team takes nothing
+    agents.execute(
+        "SELECT agent_name FROM agent_plans WHERE request = 'x' AND strategy = 'ensemble'"
+    )
+    assert agents.execute(flight).fetchone() == (0,)
+    first = team(agents, 2)
+    assert "a" in [row[0] for row in first]
+    assert agents.execute(flight).fetchone() == (1,)
+    # The next is made of those that have a place, and a team of all there are finds none
+    assert sorted(row[0] for row in team(agents, 2)) == ["b", "c"]
+    assert [row[0] for row in team(agents, 3)] == [None]
+    # An outcome gives the place back
+    (mine,) = (row[1] for row in first if row[0] == "a")
+    agents.execute("SELECT ruvector_record_usage(%s)", (mine,))
+    assert len(team(agents, 3)) == 3
+
+
 def test_each_member_has_a_decision_and_an_outcome_of_its_own(agents):
     rows = team(agents, 2, more=", tenant := 'acme', user_tier := 'gold', max_cost := 1")
     ids = [row[1] for row in rows]
