@@ -9,12 +9,20 @@ from uuid import UUID
 
 @dataclass(frozen=True)
 class Remaining:
-    """What a budget has left for an agent in its present period; `runs_low` past its threshold."""
+    """What a budget has left for an agent, or a route, in its present period.
+
+    It is less than nothing where outcomes were dearer than was reserved for them; `runs_low` past
+    its threshold.
+    """
 
     budget: str
-    agent: str
+    subject: str
     amount: Decimal
     runs_low: bool
+
+    def refuses(self, cost: Decimal) -> bool:
+        """Whether so much is more than it has left. What costs nothing takes nothing from it."""
+        return 0 < cost > self.amount
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -270,14 +270,7 @@ class Explainer:
 
     def route(self, row: int, position: int) -> str | None:
         """The route that makes an agent's fit what it is, where one does."""
-        lifts, suits = self._evidence.lifts, self._evidence.suits
-        fit = self._decisions.estimates.fit
-        if lifts is None or suits is None or fit is None:
-            return None
-        if fit[row, position] == suits[row, position]:
-            return None
-        place = int(np.searchsorted(lifts.agents, position))
-        return self._evidence.routes.routes[lifts.route_of(row, place)].name
+        return _route(self._evidence, self._decisions.estimates.fit, row, position)
 
     def _actual(self, barrier: Barrier, row: int, position: int) -> float | list[str] | None:
         if barrier.actual is not None:
@@ -294,6 +287,28 @@ class Explainer:
             others = refused.get(barrier.constraint)
             refused[barrier.constraint] = mask if others is None else mask | others
         return {name: int(mask.sum()) for name, mask in refused.items() if mask.any()}
+
+
+def routes_taken(
+    evidence: Evidence, fit: Floats | None, rows: Sequence[int]
+) -> Iterator[tuple[int, int, str]]:
+    """The route that makes an agent's `fit` (n, a) to a request what it is, wherever one does."""
+    if fit is None or evidence.suits is None:
+        return
+    for row in rows:
+        for position in np.flatnonzero(fit[row] != evidence.suits[row]).tolist():
+            if (route := _route(evidence, fit, row, position)) is not None:
+                yield row, position, route
+
+
+def _route(evidence: Evidence, fit: Floats | None, row: int, position: int) -> str | None:
+    lifts, suits = evidence.lifts, evidence.suits
+    if lifts is None or suits is None or fit is None:
+        return None
+    if fit[row, position] == suits[row, position]:
+        return None
+    place = int(np.searchsorted(lifts.agents, position))
+    return evidence.routes.routes[lifts.route_of(row, place)].name
 
 
 def _refusal(name: str, barrier: Barrier, row: int, position: int) -> str:

@@ -82,7 +82,8 @@ BEGIN
             AND sums.period_start = tinydancer.period_start(budget.period, moment)
         ORDER BY sums.budget, sums.period_start
     LOOP
-        IF held.spent + held.reserved + amount > held.limit_amount THEN
+        -- What costs nothing takes nothing, even from a budget that is overrun.
+        IF amount > 0 AND held.spent + held.reserved + amount > held.limit_amount THEN
             RETURN held.budget;
         END IF;
         names := names || held.budget;
@@ -185,13 +186,15 @@ SELECT budgets.name, scope, subject, tenant, period, active, limit_amount,
     tinydancer.period_start(period, now()) AS period_start,
     coalesce(spent, 0) AS spent,
     coalesce(reserved, 0) AS reserved,
-    limit_amount - coalesce(spent, 0) - coalesce(reserved, 0) AS remaining,
-    coalesce(spent, 0) + coalesce(reserved, 0) >= limit_amount * soft_threshold::numeric AS runs_low
+    greatest(limit_amount - coalesce(spent, 0) - coalesce(reserved, 0), 0) AS remaining,
+    coalesce(spent, 0) + coalesce(reserved, 0) >= limit_amount * soft_threshold::numeric AS runs_low,
+    greatest(coalesce(spent, 0) + coalesce(reserved, 0) - limit_amount, 0) AS overrun
 FROM tinydancer.budgets
 LEFT JOIN tinydancer.budget_periods
     ON budget = budgets.name AND period_start = tinydancer.period_start(period, now());
 COMMENT ON VIEW tinydancer.budget_status IS
-    'Each budget in its present period: spent, reserved, remaining, and whether it runs low.';
+    'Each budget in its present period: spent, reserved, remaining, whether it runs low, and its '
+    'overrun: by how much outcomes dearer than was reserved for them have passed the limit.';
 
 CREATE OR REPLACE FUNCTION tinydancer.keep_reserved() RETURNS trigger
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
@@ -202,7 +205,10 @@ BEGIN
     WHERE period.budget = OLD.name
         AND period.period_start = tinydancer.period_start(NEW.period, now())
     FOR UPDATE;
-    IF NEW.limit_amount < sums.spent + sums.reserved THEN
+    -- One that is overrun may stay as it is, or be raised to less than what was spent.
+    IF NEW.limit_amount < sums.spent + sums.reserved
+        AND (NEW.limit_amount < OLD.limit_amount OR NEW.period <> OLD.period)
+    THEN
         RAISE EXCEPTION 'limit_amount of budget % is %, below the % that are spent and reserved',
             quote_literal(NEW.name), NEW.limit_amount, sums.spent + sums.reserved
         USING ERRCODE = 'object_not_in_prerequisite_state',

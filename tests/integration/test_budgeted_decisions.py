@@ -125,6 +125,76 @@ def test_a_question_without_the_id_looks_at_the_budget_and_reserves_nothing(agen
     assert status(agents, "all") == (0, 0)
 
 
+@pytest.mark.parametrize("objective", ["cost", "quality", "balanced"])
+@pytest.mark.parametrize(
+    "columns",
+    [
+        "agent_name",
+        "agent_name, estimated_cost",
+        "agent_name, similarity",
+        "agent_name, explanation",
+        "agent_name, decision_id",
+    ],
+)
+def test_what_the_budget_of_a_route_refuses_is_refused_whatever_is_asked(
+    agents, columns, objective
+):
+    agents.execute("SELECT ruvector_set_agent_active('plain', false)")
+    agents.execute(
+        "SELECT ruvector_create_route('poems', 'Write a poem about spring', 'good'),"
+        " ruvector_set_budget('poems', 0.005, 'route', 'poems')"
+    )
+    found = agents.execute(
+        f"SELECT {columns} FROM route_decisions WHERE request = ANY (%s) AND optimize_for = %s",
+        (["Write a poem about spring", "17 + 4"], objective),
+    ).fetchall()
+    assert [row[0] for row in found] == [None, "good"]
+
+
+def test_a_budget_of_a_route_for_one_tenant_holds_for_that_tenant(agents):
+    agents.execute(
+        "SELECT ruvector_create_route('poems', 'Write a poem about spring', 'good'),"
+        " ruvector_set_budget('poems', 0, 'route', 'poems', tenant := 'acme')"
+    )
+    chosen = agents.execute(
+        "SELECT tenant, agent_name FROM route_decisions WHERE optimize_for = 'quality'"
+        " AND request = 'Write a poem about spring' AND tenant IN ('acme', 'other')"
+    ).fetchall()
+    assert dict(chosen) == {"acme": "plain", "other": "good"}
+
+
+def test_an_outcome_dearer_than_its_estimate_is_charged_in_full_and_then_nothing_more_is_bought(
+    agents,
+):
+    # Given a decision that reserves a hundredth, and costs three
+    agents.execute(
+        "SELECT ruvector_register_agent('free', 'tool', ARRAY['work'], quality_score := 0.1),"
+        " ruvector_set_budget('all', 0.025)"
+    )
+    _, decision, *_ = agents.execute(ROUTE.format(""), ("x",)).fetchone()
+    agents.execute("SELECT ruvector_record_usage(%s, cost := 0.03)", (decision,))
+    # Then the ledger is true, and says by how much the limit is passed
+    row = agents.execute("SELECT spent, reserved, remaining, overrun, runs_low FROM budget_status")
+    assert row.fetchone() == (Decimal("0.03"), 0, 0, Decimal("0.005"), True)
+    # And who costs anything is refused, by either kind of question
+    asked = (
+        "SELECT agent_name FROM route_decisions WHERE request = 'x' AND optimize_for = 'quality'"
+    )
+    assert agents.execute(asked).fetchone() == ("free",)
+    assert agents.execute(ROUTE.format(""), ("x",)).fetchone()[0] == "free"
+    assert status(agents, "all") == (Decimal("0.03"), 0)
+
+
+def test_a_budget_that_is_overrun_can_be_raised_by_less_and_changed_but_not_lowered(agents):
+    agents.execute("SELECT ruvector_set_budget('all', 1)")
+    agents.execute("SELECT ruvector_record_usage(agent_name := 'good', cost := 3)")
+    agents.execute("SELECT ruvector_set_budget('all', 1, soft_threshold := 0.5)")
+    agents.execute("SELECT ruvector_set_budget('all', 2)")
+    assert agents.execute("SELECT overrun FROM budget_status").fetchone() == (1,)
+    with pytest.raises(psycopg.Error, match="below the 3 that are spent"):
+        agents.execute("SELECT ruvector_set_budget('all', 1.5)")
+
+
 def test_a_budget_holds_where_the_log_is_off(agents):
     agents.execute("UPDATE settings SET decision_log = 'off'")
     agents.execute("SELECT ruvector_set_budget('all', 1)")

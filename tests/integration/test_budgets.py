@@ -124,6 +124,39 @@ def test_thirty_two_sessions_never_overspend_by_a_cent_and_never_deadlock(conn, 
     assert spent > 1
 
 
+def test_outcomes_dearer_than_estimated_are_all_in_the_ledger_and_only_they_pass_the_limit(
+    conn, agent, schema_dsn
+):
+    conn.execute("SELECT ruvector_set_budget('all', 3.00)")
+
+    def session(number: int) -> tuple[Decimal, Decimal]:
+        spent, excess = Decimal(0), Decimal(0)
+        chance = random.Random(number)
+        with psycopg.connect(schema_dsn, autocommit=True) as connection:
+            for _ in range(10):
+                decision = uuid.uuid4()
+                estimate = Decimal(chance.randint(1, 9)) / 100
+                if connection.execute(RESERVE, (decision, estimate)).fetchone()[0]:
+                    continue
+                cost = estimate * chance.choice((0, 1, 2, 3))
+                settle(connection, decision, cost)
+                spent, excess = spent + cost, excess + max(cost - estimate, Decimal(0))
+        return spent, excess
+
+    with ThreadPoolExecutor(16) as pool:
+        spent, excess = map(sum, zip(*pool.map(session, range(32)), strict=True))
+    total, reserved, remaining, overrun = conn.execute(
+        "SELECT spent, reserved, remaining, overrun FROM budget_status"
+    ).fetchone()
+    assert (total, reserved) == (spent, 0)
+    assert remaining - overrun == 3 - spent
+    # What was reserved never passed the limit: only what came on top of it did.
+    assert spent - excess <= 3
+    assert overrun > 0
+    assert conn.execute(RESERVE, (uuid.uuid4(), Decimal("0.000000001"))).fetchone() == ("all",)
+    assert conn.execute(RESERVE, (uuid.uuid4(), 0)).fetchone() == (None,)
+
+
 def settle(connection, decision, amount) -> None:
     connection.execute(
         "SELECT tinydancer.charge_budgets(ARRAY[ROW('default', %s, now(), %s, 'a', 'r', NULL,"

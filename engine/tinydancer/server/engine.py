@@ -306,7 +306,7 @@ class Ahead:
 
 def _reserves(snapshot: Snapshot) -> bool:
     """Whether decisions may have anything to reserve."""
-    return snapshot.budgets or bool(snapshot.pool.guarded)
+    return bool(snapshot.budgets or snapshot.pool.guarded)
 
 
 def _embed_ahead(snapshot: Snapshot | None, texts: list[str]) -> Ahead | None:

@@ -25,6 +25,15 @@ LEFT JOIN tinydancer.budget_periods ON budget = budget.name
     AND period_start = tinydancer.period_start(budget.period, now())
 ORDER BY 3, 1
 """
+LEFT_OF_ROUTES = """
+SELECT budget.name, subject, limit_amount - coalesce(spent, 0) - coalesce(reserved, 0),
+    coalesce(spent, 0) + coalesce(reserved, 0) >= limit_amount * soft_threshold::numeric
+FROM tinydancer.budgets AS budget
+LEFT JOIN tinydancer.budget_periods ON budget = budget.name
+    AND period_start = tinydancer.period_start(budget.period, now())
+WHERE active AND scope = 'route' AND (tenant IS NULL OR tenant = %s)
+ORDER BY 3, 1
+"""
 REFUSING = """
 SELECT name, refusal[1], refusal[2]
 FROM unnest(%s::text[]) AS name, tinydancer.call_refusal(name) AS refusal
@@ -51,7 +60,7 @@ class Reservations:
         """
         tightest: dict[str, Remaining] = {}
         for left in self.left(payer, agents):
-            tightest.setdefault(left.agent, left)
+            tightest.setdefault(left.subject, left)
         return tightest
 
     def left(self, payer: Payer, agents: Sequence[str]) -> list[Remaining]:
@@ -67,6 +76,11 @@ class Reservations:
                 },
             ).fetchall()
         )
+        return [Remaining(*row) for row in rows]
+
+    def left_of_routes(self, tenant: str) -> list[Remaining]:
+        """What each budget of a route has left for a tenant. Raises Unavailable."""
+        rows = self._database.run(lambda conn: conn.execute(LEFT_OF_ROUTES, (tenant,)).fetchall())
         return [Remaining(*row) for row in rows]
 
     def refusing(self, agents: Sequence[str]) -> dict[str, Refusal]:

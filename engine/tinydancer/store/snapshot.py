@@ -78,7 +78,7 @@ SELECT (SELECT count(*) FROM tinydancer.routes WHERE active)
         JOIN tinydancer.routes ON routes.name = route WHERE active)
 """
 OPEN_CIRCUITS = "SELECT agent, retry_at FROM tinydancer.open_circuits"
-ANY_BUDGET = "SELECT EXISTS (SELECT FROM tinydancer.budgets WHERE active)"
+BUDGETED = "SELECT array_agg(DISTINCT scope) FROM tinydancer.budgets WHERE active"
 CLAIM_SPACE = """
 UPDATE tinydancer.settings SET embedding_model = %s, embedding_space = %s
 WHERE embedding_space IS NULL
@@ -118,8 +118,8 @@ class Snapshot:
 
     `seen` is what it was read under, `read_at` the monotonic time before it was. Where routes are
     searched in the database, `routes` has no vectors, and `indexed` is not None. `classifier` and
-    `quality` are the active models; `budgets` is whether there is any active budget, and
-    `pool` what bounds the calls to agents.
+    `quality` are the active models; `budgets` are the scopes of active budgets, and `pool` is what
+    bounds the calls to agents.
     """
 
     agents: AgentTable
@@ -131,7 +131,7 @@ class Snapshot:
     indexed: IndexedRoutes | None = None
     classifier: StoredClassifier | None = None
     quality: StoredQuality | None = None
-    budgets: bool = False
+    budgets: frozenset[str] = frozenset()
     pool: Pool = field(default_factory=Pool)
 
     @property
@@ -177,9 +177,10 @@ def read_snapshot(
         if previous is None or not stale.isdisjoint({"models", "*"}):
             classifier = read_classifier(conn, classifier)
             quality = read_quality(conn, embedder.space, quality)
-        budgets = previous is not None and previous.budgets
+        budgets = previous.budgets if previous is not None else frozenset()
         if previous is None or not stale.isdisjoint({"budgets", "*"}):
-            budgets = conn.execute(ANY_BUDGET).fetchone() == (True,)
+            found = conn.execute(BUDGETED).fetchone()
+            budgets = frozenset((found and found[0]) or ())
         pool = Pool() if previous is None else previous.pool
         if previous is None or not stale.isdisjoint({"agents", "health", "settings", "*"}):
             pool = Pool.of(agents.agents, dict(conn.execute(OPEN_CIRCUITS).fetchall()))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Protocol
@@ -72,8 +72,8 @@ class Snapshot(Protocol):
         """How this database routes."""
 
     @property
-    def budgets(self) -> bool:
-        """Whether there is any active budget."""
+    def budgets(self) -> Collection[str]:
+        """The scopes of active budgets."""
 
     @property
     def pool(self) -> Pool:
@@ -145,6 +145,9 @@ class Reservations(Protocol):
 
     def left(self, payer: Payer, agents: Sequence[str]) -> Sequence[Remaining]:
         """What every budget has left for each agent that comes under it, the least first."""
+
+    def left_of_routes(self, tenant: str) -> Sequence[Remaining]:
+        """What each budget of a route has left for a tenant."""
 
     def refusing(self, agents: Sequence[str]) -> Mapping[str, Refusal]:
         """Those of some agents that can't be called right now, and why."""

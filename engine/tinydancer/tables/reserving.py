@@ -17,14 +17,16 @@ from tinydancer.agents.pool import Pool
 from tinydancer.agents.registry import AgentTable, Floats
 from tinydancer.budgets import Claim, Payer, Refusal, Remaining
 from tinydancer.errors import TinyDancerError
-from tinydancer.explanation import Evidence, Explainer
-from tinydancer.policies.estimates import Mask
+from tinydancer.explanation import Evidence, Explainer, routes_taken
+from tinydancer.policies.estimates import Estimates, Mask
 from tinydancer.router import Barrier, Decisions
 from tinydancer.tables import text
 from tinydancer.tables.context import Context, Reservations
 
 # The decisions under barriers beside those that the request itself has.
 Choose = Callable[[Sequence[Barrier]], Decisions]
+# A request, an agent, and the route by which it would go there.
+Routed = tuple[int, int, str]
 
 
 def open_circuits(pool: Pool, agents: AgentTable, now: datetime) -> list[Barrier]:
@@ -54,10 +56,20 @@ class _Refusals:
     def add_remaining(self, found: Iterable[Remaining], rows: Sequence[int]) -> None:
         """Refuse these requests every agent that costs more than what a budget has left for it."""
         for left in found:
-            position = self._agents.positions[left.agent]
+            position = self._agents.positions[left.subject]
             for row in rows:
-                if _amount(self._cost, row, position) > left.amount:
-                    self.add(Refusal("budget", left.budget), row, position)
+                self._add_where_dearer(left, row, position)
+
+    def add_routes(self, found: Sequence[Remaining], routed: Iterable[Routed]) -> None:
+        """Refuse requests the agents to which a route leads whose budget has not so much left."""
+        for row, position, route in routed:
+            for left in found:
+                if left.subject == route:
+                    self._add_where_dearer(left, row, position)
+
+    def _add_where_dearer(self, left: Remaining, row: int, position: int) -> None:
+        if left.refuses(_amount(self._cost, row, position)):
+            self.add(Refusal("budget", left.budget), row, position)
 
     def add_refusing(self, found: Mapping[str, Refusal], rows: Sequence[int]) -> None:
         """Refuse these requests the agents that can't be called."""
@@ -87,7 +99,8 @@ class _Needs:
 
     def __init__(self, context: Context) -> None:
         agents, guarded = context.snapshot.agents, context.snapshot.pool.guarded
-        self.budgets = context.snapshot.budgets
+        self.budgets = bool(context.snapshot.budgets)
+        self.routes = "route" in context.snapshot.budgets
         self.names = [name for name in sorted(guarded) if name in agents.positions]
         self._positions = [agents.positions[name] for name in self.names]
 
@@ -108,28 +121,31 @@ def decide_and_reserve(
     context: Context,
     reservations: Reservations,
     choose: Choose,
-    cost: Floats,
+    estimates: Estimates,
     evidence: Evidence,
     payer: Payer,
     ids: Sequence[UUID] | None,
     *,
     look_first: bool = False,
 ) -> Decisions:
-    """The decisions, each for an agent whose `cost` (n, a) no budget refuses, and who has a place.
+    """The decisions, each for an agent whose cost no budget refuses, and who has a place.
 
     With `ids`, the cost and the place of each are reserved under its id: one round trip for all
     requests, and another as long as one is refused, which then goes to its next best agent.
-    Without, what is left is only looked at; budgets of routes are not, since no route is taken.
+    Without, what is left is only looked at, for each request as if it were the only one.
     With `look_first` it is looked at as well: where dice are thrown, who has nothing left must not
     be among those for whom they are.
     """
-    agents = context.snapshot.agents
+    agents, cost = context.snapshot.agents, estimates.cost
     refusals, needs = _Refusals(agents, cost), _Needs(context)
     every = range(len(cost))
 
     def look(rows: Sequence[int]) -> None:
         if needs.budgets:
             refusals.add_remaining(reservations.remaining(payer, agents.names).values(), rows)
+        if needs.routes:
+            found = reservations.left_of_routes(payer.tenant)
+            refusals.add_routes(found, routes_taken(evidence, estimates.fit, rows))
         if needs.names:
             refusals.add_refusing(reservations.refusing(needs.names), rows)
 

@@ -114,8 +114,10 @@ def decide_texts(
     constraints = _constraints(question)
     learned = _learned(context, policy, constraints, columns)
     similarity = suits = categories = lifts = fits = vectors = None
-    # A decision by cost alone needs no vector.
-    if len(agents) and (learned or policy.wants_fit or not MEANING.isdisjoint(columns)):
+    # A decision by cost alone needs no vector, unless its route might be out of money.
+    routed = "route" in context.snapshot.budgets
+    wanted = learned or routed or policy.wants_fit or not MEANING.isdisjoint(columns)
+    if len(agents) and wanted:
         similar = partial(_similar, context, question)
         vectors = embed_requests(
             context.embedder, texts, lambda v: margins_of(fit.fit(*similar(v)))
@@ -168,7 +170,7 @@ def decide_texts(
         context,
         context.reservations,
         choose,
-        estimates.cost,
+        estimates,
         evidence,
         payer(question),
         ids,

@@ -37,7 +37,7 @@ class Purse:
         """From what every budget has left for each agent, the least first."""
         covered: dict[str, set[str]] = {}
         for one in left:
-            covered.setdefault(one.budget, set()).add(one.agent)
+            covered.setdefault(one.budget, set()).add(one.subject)
         affordable = np.full(len(agents), np.inf)
         positions = {name: position for position, name in enumerate(agents)}
         budget, amount, short = None, None, {}
@@ -46,9 +46,9 @@ class Purse:
             if covered[one.budget].issuperset(agents):
                 if amount is None or least < amount:
                     budget, amount = one.budget, least
-            elif least < affordable[positions[one.agent]]:
-                affordable[positions[one.agent]] = least
-                short[one.agent] = one.budget
+            elif least < affordable[positions[one.subject]]:
+                affordable[positions[one.subject]] = least
+                short[one.subject] = one.budget
         return cls(affordable, budget, amount, short)
 
     def without(self, agents: Sequence[str], full: Iterable[str]) -> Purse:

@@ -65,7 +65,7 @@ class Snapshot:
     agents: AgentTable
     routes: RouteTable
     settings: Settings = Settings()
-    budgets: bool = False
+    budgets: frozenset[str] = frozenset()
     pool: Pool = field(default_factory=Pool)
 
 
