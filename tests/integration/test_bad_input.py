@@ -1,0 +1,132 @@
+"""What makes no sense is refused with a SQLSTATE and a hint, and nothing of it is written."""
+
+from __future__ import annotations
+
+import psycopg
+import pytest
+from tests.conftest import sqlstate
+
+# All that accounting writes to, the settings that people make included.
+WRITTEN = (
+    "agents", "agent_outcomes", "agent_prices", "budgets", "budget_periods",
+    "budget_reservations", "decisions", "usage", "usage_hourly", "usage_keys", "usage_latency",
+)  # fmt: skip
+UNKNOWN = "018f0000-0000-7000-8000-000000000000"
+RECORD = "SELECT ruvector_record_usage"
+
+
+@pytest.fixture
+def ledger(db: psycopg.Connection) -> psycopg.Connection:
+    """Three agents, a decision with its outcome, one without, and a budget that holds its money."""
+    db.execute(
+        """
+        UPDATE settings SET decision_log = 'sync';
+        SELECT ruvector_register_agent(name, 'tool', ARRAY['work'], cost_per_call := 2)
+        FROM unnest(ARRAY['a', 'b', 'c']) AS name;
+        SELECT ruvector_set_budget('all', 10);
+        """
+    )
+    for key in ("settled", "open"):
+        db.execute(
+            "SELECT set_config('test.' || %s, decision_id::text, false) FROM ruvector_route('x')",
+            (key,),
+        )
+    db.execute(f"{RECORD}(current_setting('test.settled')::uuid, cost := 2, latency_ms := 5)")
+    return db
+
+
+def contents(db: psycopg.Connection) -> dict[str, list[str]]:
+    """Every row of every table that could be written to."""
+    return {
+        table: [row for (row,) in db.execute(f"SELECT t::text FROM {table} AS t ORDER BY 1")]
+        for table in WRITTEN
+    }
+
+
+REFUSED = {
+    "negative cost": (f"{RECORD}(agent_name := 'a', cost := -0.01)", "22003", "cost is -0.01"),
+    "NaN cost": (f"{RECORD}(agent_name := 'a', cost := 'NaN')", "22003", "cost is NaN"),
+    "infinite cost": (
+        f"{RECORD}(agent_name := 'a', cost := 'Infinity')", "22003", "cost is Infinity",
+    ),
+    "negative price": (
+        "SELECT ruvector_register_agent('d', cost_per_call := -1)", "22003", "cost_per_call is -1",
+    ),
+    "unknown decision": (f"{RECORD}('{UNKNOWN}', cost := 1)", "42704", f"decision {UNKNOWN}"),
+    "unknown agent": (f"{RECORD}(agent_name := 'ghost', cost := 1)", "42704", "agent 'ghost'"),
+    "twice the same outcome": (
+        f"{RECORD}(current_setting('test.settled')::uuid, cost := 2, latency_ms := 5)",
+        "42710", "has an outcome already",
+    ),
+    "twice in one batch": (
+        "SELECT ruvector_record_usage_batch(jsonb_build_array("
+        " jsonb_build_object('decision_id', current_setting('test.open'), 'cost', 1),"
+        " jsonb_build_object('decision_id', current_setting('test.open'), 'cost', 1)))",
+        "42710", "has an outcome already",
+    ),
+    "a batch with one bad outcome": (
+        "SELECT ruvector_record_usage_batch("
+        """'[{"agent_name": "a", "cost": 1}, {"agent_name": "a", "cost": -1}]')""",
+        "22003", "cost is -1",
+    ),
+    "an outcome in the future": (
+        f"{RECORD}(current_setting('test.open')::uuid, cost := 1,"
+        " occurred_at := now() + interval '1 minute')",
+        "22023", "which is in the future",
+    ),
+    "an outcome before there are partitions": (
+        f"{RECORD}(agent_name := 'a', cost := 1, occurred_at := '1999-12-31')",
+        "22023", "there are no partitions",
+    ),
+    "an unknown group_by": (
+        "SELECT * FROM ruvector_routing_analytics('7 days', 'agents')", "22023", "'agents'",
+    ),
+    "an interval that is none": (
+        "SELECT * FROM ruvector_routing_analytics('some days')", "22007", "'some days'",
+    ),
+    "an interval into the future": (
+        "SELECT * FROM ruvector_routing_analytics('-7 days')", "22023", "'-7 days'",
+    ),
+    "a budget below what is spent and reserved": (
+        "SELECT ruvector_set_budget('all', 3.99)", "55000", "is 3.99, below the 4",
+    ),
+    "a period in which less than the limit is left": (
+        "SELECT ruvector_set_budget('all', 3.99, period := 'month')", "55000", "below the 4",
+    ),
+    "num_agents 0": ("SELECT * FROM ruvector_route_multi('x', 0)", "22003", "num_agents is 0"),
+    "more agents than there are": (
+        "SELECT * FROM ruvector_route_multi('x', 4)", "22023", "4",
+    ),
+    "a strategy misspelt": (
+        "SELECT * FROM ruvector_route_multi('x', 2, 'pipelin')", "22023", "'pipelin'",
+    ),
+    "an objective misspelt": (
+        "SELECT * FROM ruvector_batch_route(ARRAY['x'], 'speed')", "22023", "'speed'",
+    ),
+    "a limit of the batch for requests by themselves": (
+        "SELECT decisions FROM batch_decisions WHERE requests = ARRAY['x']"
+        " AND optimize_for = 'cost' AND total_budget = 1",
+        "22023", "total_budget needs optimize_for = total_cost",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("statement", "state", "said"), REFUSED.values(), ids=list(REFUSED))
+def test_it_is_refused_with_a_hint_and_nothing_is_written(ledger, statement, state, said):
+    before = contents(ledger)
+    with pytest.raises(psycopg.Error) as raised:
+        ledger.execute(statement)
+    assert said in raised.value.diag.message_primary
+    assert sqlstate(raised.value) == state
+    assert raised.value.diag.message_hint
+    assert contents(ledger) == before
+
+
+def test_what_is_compared_is_written_to_where_it_makes_sense(ledger):
+    """The test above could not tell, if the tables it reads were never written to."""
+    before = contents(ledger)
+    ledger.execute(f"{RECORD}(current_setting('test.open')::uuid, cost := 1, latency_ms := 5)")
+    ledger.execute("SELECT ruvector_register_agent('d')")
+    ledger.execute("SELECT decision_id FROM ruvector_route('x', 'cost')")
+    after = contents(ledger)
+    assert {table for table in WRITTEN if after[table] == before[table]} == {"budgets"}
