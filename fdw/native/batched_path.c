@@ -104,7 +104,7 @@ batched_quals(PlannerInfo *root, RelOptInfo *outer, RelOptInfo *inner, List *joi
 {
 	RelationInputs *inputs = inner->fdw_private;
 	List	   *quals = pick_input_quals(root, inner, inputs,
-										 list_concat_copy(inner->baserestrictinfo, joining));
+										 list_concat_copy(inner->baserestrictinfo, joining), NULL);
 	Bitmapset  *supplied = NULL;
 	ListCell   *cell;
 

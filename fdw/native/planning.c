@@ -62,38 +62,25 @@ supplied(List *quals)
 	return attnos;
 }
 
-/* Share of the rows that pass the clauses which are not sent to the engine. */
-static double
-local_selectivity(PlannerInfo *root, RelOptInfo *rel, List *clauses)
-{
-	List	   *local = NIL;
-	ListCell   *cell;
-	InputQual	qual;
-
-	foreach(cell, clauses)
-		if (!match_input_qual(root, rel, rel->fdw_private,
-							  lfirst_node(RestrictInfo, cell)->clause, &qual))
-			local = lappend(local, lfirst(cell));
-	return clauselist_selectivity(root, local, (int) rel->relid, JOIN_INNER, NULL);
-}
-
 void
 get_rel_size(PlannerInfo *root, RelOptInfo *rel, Oid relid)
 {
 	RelationInputs *inputs = relation_inputs(relid);
+	List	   *others = NIL;
 	List	   *quals;
 	double		requests;
 
 	rel->fdw_private = inputs;
-	quals = pick_input_quals(root, rel, inputs, rel->baserestrictinfo);
+	quals = pick_input_quals(root, rel, inputs, rel->baserestrictinfo, &others);
 	inputs->constrained = supplied(quals);
-	inputs->compared = compared_inputs(root, rel, inputs);
+	inputs->compared = compared_inputs(root, rel, inputs, others);
 	requests = requests_made(quals);
 	if (inputs->key != 0 && !bms_is_member(inputs->key, inputs->constrained))
 		requests *= UNKNOWN_REQUESTS;
 	rel->tuples = Max(1, requests * inputs->table->rows);
 	rel->rows = clamp_row_est(rel->tuples *
-							  local_selectivity(root, rel, rel->baserestrictinfo));
+							  clauselist_selectivity(root, others, (int) rel->relid, JOIN_INNER,
+													 NULL));
 }
 
 /* Whether any of some columns is another with each answer. */
@@ -132,6 +119,7 @@ add_scan_path(PlannerInfo *root, RelOptInfo *rel, Relids outer)
 	RelationInputs *inputs = rel->fdw_private;
 	ParamPathInfo *parameters = get_baserel_parampathinfo(root, rel, outer);
 	List	   *clauses = rel->baserestrictinfo;
+	List	   *others = NIL;
 	List	   *quals;
 	Bitmapset  *known;
 	double		rows = rel->rows;
@@ -143,14 +131,15 @@ add_scan_path(PlannerInfo *root, RelOptInfo *rel, Relids outer)
 		forbid_memoize(rel, parameters);
 		clauses = list_concat_copy(clauses, parameters->ppi_clauses);
 	}
-	quals = pick_input_quals(root, rel, inputs, clauses);
+	quals = pick_input_quals(root, rel, inputs, clauses, &others);
 	known = supplied(quals);
 	possible = bms_is_subset(inputs->constrained, known) &&
 		(inputs->key == 0 || bms_is_member(inputs->key, known));
 	if (parameters != NULL && possible)
 	{
 		rows = clamp_row_est(requests_made(quals) * inputs->table->rows *
-							 local_selectivity(root, rel, clauses));
+							 clauselist_selectivity(root, others, (int) rel->relid, JOIN_INNER,
+													NULL));
 		parameters->ppi_rows = rows;
 	}
 	cost = ROUND_TRIP_COST + requests_made(quals) * REQUEST_COST(inputs->table) +
@@ -315,7 +304,7 @@ get_plan(PlannerInfo *root, RelOptInfo *rel, Oid relid, ForeignPath *path, List 
 		 List *clauses, Plan *outer_plan)
 {
 	RelationInputs *inputs = rel->fdw_private;
-	List	   *quals = pick_input_quals(root, rel, inputs, clauses);
+	List	   *quals = pick_input_quals(root, rel, inputs, clauses, NULL);
 	List	   *local = extract_actual_clauses(clauses, false);
 	Bitmapset  *needed = NULL;
 	Bitmapset  *known = supplied(quals);

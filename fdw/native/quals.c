@@ -215,10 +215,12 @@ match_input_qual(PlannerInfo *root, RelOptInfo *rel, RelationInputs *inputs, Exp
 
 /*
  * The quals among `clauses` (RestrictInfos) that a scan sends, one for each input column: of two on
- * one column the narrower goes, and the executor checks the other.
+ * one column the narrower goes, and the executor checks the other. Puts the clauses that give no
+ * input a value into *others, unless that is NULL.
  */
 List *
-pick_input_quals(PlannerInfo *root, RelOptInfo *rel, RelationInputs *inputs, List *clauses)
+pick_input_quals(PlannerInfo *root, RelOptInfo *rel, RelationInputs *inputs, List *clauses,
+				 List **others)
 {
 	InputQual **picked = palloc0(sizeof(InputQual *) * (inputs->natts + 1));
 	List	   *quals = NIL;
@@ -230,7 +232,11 @@ pick_input_quals(PlannerInfo *root, RelOptInfo *rel, RelationInputs *inputs, Lis
 		InputQual **best;
 
 		if (!match_input_qual(root, rel, inputs, lfirst_node(RestrictInfo, cell)->clause, &qual))
+		{
+			if (others != NULL)
+				*others = lappend(*others, lfirst(cell));
 			continue;
+		}
 		best = &picked[qual.attno];
 		if (*best == NULL || ((*best)->match == MATCH_ANY && qual.match == MATCH_EQUALS))
 		{
@@ -307,23 +313,22 @@ inputs_of_clause(RelOptInfo *rel, RelationInputs *inputs, Node *clause)
 }
 
 /*
- * The inputs that clauses of the query compare with something without giving them a value. Where
- * nothing else gives one to them, their rows would be dropped without a word.
+ * The inputs that clauses of the query compare with something: `others`, of this relation alone, and
+ * those of joins that give no input a value. Where nothing else gives one to them, their rows would
+ * be dropped without a word.
  */
 Bitmapset *
-compared_inputs(PlannerInfo *root, RelOptInfo *rel, RelationInputs *inputs)
+compared_inputs(PlannerInfo *root, RelOptInfo *rel, RelationInputs *inputs, List *others)
 {
 	Bitmapset  *compared = NULL;
 	Bitmapset  *absent = NULL;
 	ListCell   *cell;
 	InputQual	qual;
 
-	foreach(cell, rel->baserestrictinfo)
+	foreach(cell, others)
 	{
 		Expr	   *clause = lfirst_node(RestrictInfo, cell)->clause;
 
-		if (match_input_qual(root, rel, inputs, clause, &qual))
-			continue;
 		/* Said to have no value: what else is said of it excludes all rows, as it is meant to. */
 		if (IsA(clause, NullTest) && ((NullTest *) clause)->nulltesttype == IS_NULL)
 			absent = bms_add_member(absent, input_column(rel, inputs,

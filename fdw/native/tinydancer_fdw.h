@@ -143,8 +143,9 @@ extern bool match_input_qual(PlannerInfo *root, RelOptInfo *rel, RelationInputs 
 							 Expr *clause, InputQual *qual);
 extern AttrNumber input_column(RelOptInfo *rel, const RelationInputs *inputs, Node *node);
 extern List *pick_input_quals(PlannerInfo *root, RelOptInfo *rel, RelationInputs *inputs,
-							  List *clauses);
-extern Bitmapset *compared_inputs(PlannerInfo *root, RelOptInfo *rel, RelationInputs *inputs);
+							  List *clauses, List **others);
+extern Bitmapset *compared_inputs(PlannerInfo *root, RelOptInfo *rel, RelationInputs *inputs,
+								  List *others);
 extern List *columns_needed(const RelationInputs *inputs, Bitmapset *needed);
 extern double requests_of(enum InputMatch match, Expr *value);
 
