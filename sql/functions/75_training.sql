@@ -103,7 +103,7 @@ DECLARE
 BEGIN
     SELECT * INTO wanted FROM tinydancer.settings;
     -- One engine at a time, and what it has queued is seen by the next.
-    IF NOT (wanted.quality_refresh AND wanted.decision_log_text)
+    IF (wanted.quality_refresh AND wanted.decision_log_text) IS NOT TRUE
         OR NOT pg_try_advisory_xact_lock(hashtextextended('tinydancer.refresh_quality', 0))
     THEN
         RETURN NULL;
