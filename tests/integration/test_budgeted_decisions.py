@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
+from threading import Barrier
 
 import psycopg
 import pytest
@@ -235,6 +236,40 @@ def test_sessions_of_two_engines_never_overspend_by_a_cent(
         served = sum(pool.map(session, range(32)))
     assert served == 100
     assert status(agents, "all") == (Decimal(1), 0)
+
+
+def test_of_sessions_that_race_for_the_last_of_a_budget_one_gets_it(
+    agents: psycopg.Connection, installation: Installation, second_engine: str
+) -> None:
+    agents.execute("SELECT ruvector_set_agent_active('plain', false)")
+    tenants = [f"tenant {number}" for number in range(8)]
+    for tenant in tenants:
+        agents.execute("SELECT ruvector_set_budget(%s, 0.025, 'tenant', %s)", (tenant, tenant))
+    # One is served before: making the row of a period would have the others wait for each other.
+    agents.execute(
+        "SELECT decision_id FROM unnest(%s::text[]) AS name, ruvector_route('x', tenant := name)",
+        (tenants,),
+    )
+    start = Barrier(32)
+
+    def session(number: int) -> list[str | None]:
+        schema = second_engine if number % 2 else "tinydancer"
+        ask = (
+            f"SELECT agent_name, decision_id FROM {schema}.route_decisions"
+            " WHERE request = %s AND tenant = %s"
+        )
+        found = []
+        with installation.connect() as connection:
+            for tenant in tenants:
+                start.wait(60)
+                found.append(connection.execute(ask, ("x", tenant)).fetchone()[0])
+        return found
+
+    with ThreadPoolExecutor(32) as pool:
+        served = list(zip(*pool.map(session, range(32)), strict=True))
+    assert [names.count("good") for names in served] == [1] * len(tenants)
+    left = agents.execute("SELECT DISTINCT reserved, remaining, overrun FROM budget_status")
+    assert left.fetchall() == [(Decimal("0.02"), Decimal("0.005"), 0)]
 
 
 def test_a_restart_resets_nothing(agents: psycopg.Connection, installation: Installation) -> None:
