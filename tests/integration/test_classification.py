@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+
 import psycopg
 import pytest
 from tests.conftest import Installation, sqlstate
@@ -19,7 +21,7 @@ SELECT classification->>'top_category', model FROM request_classifications WHERE
 """
 
 
-def trained(first: str, second: str) -> bytes:
+def trained(first: str, second: str, dimension: int = 384) -> bytes:
     """A small model that tells debugging and cooking apart, under these names."""
     rows = [
         *(LabelledText(f"{verb} {thing}", first) for verb in ("debug", "fix") for thing in THINGS),
@@ -29,7 +31,7 @@ def trained(first: str, second: str) -> bytes:
     embedder = StaticEmbedder.builtin()
     data = prepare(rows)
     return packing.to_bytes(
-        fit(data, embedder.embed(data.texts), embedder.space, OPTIONS).classifier
+        fit(data, embedder.embed(data.texts)[:, :dimension], embedder.space, OPTIONS).classifier
     )
 
 
@@ -61,6 +63,32 @@ def test_a_damaged_model_is_named_and_decisions_go_on(db: psycopg.Connection) ->
     assert sqlstate(caught.value) == "22023"
     decided = db.execute("SELECT count(*) FROM route_decisions WHERE request = 'x'").fetchone()
     assert decided == (1,)
+
+
+def test_a_model_of_another_dimension_is_refused_and_can_be_rolled_back(
+    db: psycopg.Connection,
+) -> None:
+    # Given a sound model, and one that was trained on vectors half as long
+    insert(db, "sound", trained("code", "food"))
+    insert(db, "short", trained("code", "food", dimension=192))
+    # When it is asked, then it says so
+    with pytest.raises(psycopg.Error, match="384 dimensions, the classifier takes 192") as caught:
+        db.execute(CATEGORY, ("debug the parser",))
+    assert sqlstate(caught.value) == "22023"
+    # and the sound one is a rollback away
+    db.execute("SELECT ruvector_rollback_model('classifier')")
+    assert db.execute(CATEGORY, ("debug the parser",)).fetchone() == ("code", "sound")
+
+
+def test_weights_that_are_no_numbers_are_refused(db: psycopg.Connection) -> None:
+    weights = trained("code", "food")
+    number = float(packing.from_bytes(weights).network.cell.parameters["W"][0, 0])
+    at = weights.index(struct.pack("<f", number))
+    insert(db, "nan", weights[:at] + struct.pack("<f", float("nan")) + weights[at + 4 :])
+    with pytest.raises(psycopg.Error, match="NaN or infinity"):
+        db.execute(CATEGORY, ("debug the parser",))
+    decided = db.execute("SELECT count(*) FROM route_decisions WHERE request = 'hi'").fetchone()
+    assert decided is not None
 
 
 def test_a_select_list_gives_what_the_table_gives(

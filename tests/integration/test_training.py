@@ -164,6 +164,28 @@ def test_contradictory_rows_fail_the_training_and_leave_the_active_model_alone(d
     assert classify(db, "is it going to rain")["model"] == "good"
 
 
+def test_a_category_that_vanishes_before_the_training_begins_fails_it(db):
+    teach(db)
+    use(db, train(db, "good"))
+    with db.transaction():
+        (late,) = db.execute("SELECT ruvector_train_classifier('late')").fetchone()
+        db.execute("DELETE FROM labelled_requests WHERE category = 'refund'")
+    assert finished(db, late) == "failed"
+    (message,) = db.execute("SELECT message FROM models WHERE id = %s", (late,)).fetchone()
+    assert "['weather']" in message
+    assert classify(db, "is it going to rain")["model"] == "good"
+
+
+def test_texts_said_twice_with_one_label_are_merged(db):
+    teach(db)
+    db.execute(
+        "INSERT INTO labelled_requests (request, category) "
+        "SELECT upper(request) || ' ', category FROM labelled_requests"
+    )
+    use(db, train(db, "merged"))
+    assert classify(db, "can I have my money back")["top_category"] == "refund"
+
+
 def test_a_model_that_is_damaged_says_so_and_routing_goes_on(db):
     teach(db)
     sound = train(db, "sound")
