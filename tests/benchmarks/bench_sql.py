@@ -109,6 +109,7 @@ def measure(place: Installation, figures: Figures, rounds: int) -> None:
         try:
             _measure_scans(db, f"{door}: ", figures, rounds)
             _measure_connections(place, f"{door}: ", figures)
+            _measure_calls(db, f"{door}: ", figures)
         finally:
             db.execute("DROP SCHEMA bench CASCADE")
 
@@ -155,6 +156,35 @@ def _measure_scans(db: psycopg.Connection, door: str, figures: Figures, rounds: 
     figures.add(door + "1,000 rows in one = ANY", listed)
     figures.add(door + "1,000 rows in a join", joined, **{"= ANY": joined / listed})
     db.execute("DROP TABLE asked")
+
+
+def _measure_calls(db: psycopg.Connection, door: str, figures: Figures) -> None:
+    """A function in a select list, by the front door of schema tinydancer."""
+    call = "SELECT tinydancer.ruvector_classify_request(body) FROM asked"
+    every = "ARRAY(SELECT body FROM asked)"
+    queries = {
+        "1,000 texts classified in one = ANY": "SELECT classification FROM request_classifications "
+        f"WHERE content = ANY({every})",
+        "1,000 texts classified in a select list": call,
+        "the same without batches": call,
+    }
+    times: dict[str, list[float]] = {name: [] for name in queries}
+    db.execute("CREATE TEMP TABLE asked (body text)")
+    for _ in range(5):
+        for name, query in queries.items():
+            db.execute("TRUNCATE asked")
+            rows = [(body,) for body in texts(1000)]
+            db.cursor().executemany("INSERT INTO asked VALUES (%s)", rows)
+            db.execute("ANALYZE asked")
+            batched = "off" if "without" in name else "on"
+            db.execute(f"SET tinydancer.enable_batched_calls = {batched}")
+            times[name].append(once(lambda query=query: db.execute(query).fetchall()))
+    db.execute("RESET tinydancer.enable_batched_calls")
+    db.execute("DROP TABLE asked")
+    medians = {name: sorted(found)[2] for name, found in times.items()}
+    listed = next(iter(medians.values()))
+    for name, found in medians.items():
+        figures.add(door + name, found, **({} if found == listed else {"= ANY": found / listed}))
 
 
 def _measure_connections(place: Installation, door: str, figures: Figures) -> None:
