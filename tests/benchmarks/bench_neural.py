@@ -47,7 +47,8 @@ def timed(
         taken[floor] = []
     for _ in range(rounds):
         for each, times in taken.items():
-            began, used = time.perf_counter(), time.thread_time()
+            used = time.thread_time()
+            began = time.perf_counter()
             each()
             times.append((time.perf_counter() - began) * scale)
             if each is work:

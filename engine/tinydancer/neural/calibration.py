@@ -109,6 +109,15 @@ class Conformal:
         members: NDArray[np.bool_] = probabilities >= self.floor
         return members
 
+    def size(self, ranked: Sequence[float]) -> int:
+        """How many of these probabilities, in falling order, are in the set."""
+        count = 0
+        for probability in ranked:
+            if probability < self.floor:
+                break
+            count += 1
+        return count
+
 
 def fit_conformal(probabilities: Floats, labels: Integers, coverage: float) -> Conformal:
     """The floor that gives `coverage`: the ⌊(n + 1)(1 - coverage)⌋-th least true probability.
@@ -168,9 +177,10 @@ class Settled(NamedTuple):
 
 def settle(logits: Floats) -> Settled:
     """The softmax of (n, classes) logits with its by-products."""
-    top = np.maximum.reduce(logits, axis=1)
-    shares = np.exp(logits - top[:, None])
-    sums = np.add.reduce(shares, axis=1)
+    top = np.maximum.reduce(logits, 1)
+    shares = logits - top[:, None]
+    np.exp(shares, shares)
+    sums = np.add.reduce(shares, 1)
     shares /= sums[:, None]
     return Settled(shares, top, sums)
 

@@ -86,13 +86,18 @@ class Classification(NamedTuple):
 
 class Scores(NamedTuple):
     """A batch, scored: logits and probabilities (n, classes), scope (n,), above 0 is outside;
-    plausible (n, classes); capabilities (n, capabilities) probabilities."""
+    conformal, what makes the sets; capabilities (n, capabilities) probabilities."""
 
     logits: Floats
     probabilities: Floats
     scope: Floats
-    plausible: NDArray[np.bool_]
+    conformal: Conformal
     capabilities: Floats
+
+    @property
+    def plausible(self) -> NDArray[np.bool_]:
+        """(n, classes) which categories are in the conformal set."""
+        return self.conformal.sets(self.probabilities)
 
     @property
     def margins(self) -> Floats:
@@ -150,12 +155,12 @@ class RouteClassifier:
         logits, state, products, calibration = self._logits(vectors, texts)
         settled = settle(logits)
         # The cosine to the nearest prototype.
-        signals = scope_signals(settled, np.maximum.reduce(products, axis=1))
+        signals = scope_signals(settled, np.maximum.reduce(products, 1))
         return Scores(
             logits=logits,
             probabilities=settled.probabilities,
-            scope=calibration.scope.score(signals) - np.float32(calibration.scope.threshold),
-            plausible=calibration.conformal.sets(settled.probabilities),
+            scope=calibration.scope.score(signals) - calibration.scope.threshold,
+            conformal=calibration.conformal,
             capabilities=self._capabilities(state),
         )
 
@@ -204,10 +209,13 @@ class RouteClassifier:
         scores = self.score(vectors, texts)
         # Names are sorted, so a stable sort lets ties go by name.
         negative = -scores.probabilities
-        order = negative.argsort(axis=1, kind="stable")
-        negative.sort(axis=1)
+        order = negative.argsort(1, "stable")
+        negative.sort(1)
         ranked = (-negative[:, :most]).tolist()
-        sizes = np.add.reduce(scores.plausible, axis=1).tolist()
+        sizes = [scores.conformal.size(row) for row in ranked]
+        if most in sizes:
+            # A set that may go on behind what is listed is counted whole.
+            sizes = scores.plausible.sum(axis=1).tolist()
         widest = max(most, *sizes) if sizes else most
         names = self._name_array[order[:, :widest]].tolist()
         scope = scores.scope.tolist()

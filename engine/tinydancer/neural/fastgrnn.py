@@ -196,7 +196,7 @@ class FastGRNN:
             states: Floats = (self.zeta * (1 - gate) + self.nu) * update
             return states
         halves, biases, slope, offset = self._constants
-        both: Floats = pre * halves[:, None]
+        both: Floats = pre * halves[:, None]  # (2, n, hidden)
         both += biases[:, None]
         np.tanh(both, both)
         state: Floats = both[0]

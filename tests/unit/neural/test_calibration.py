@@ -11,6 +11,7 @@ from tinydancer.errors import InvalidInput, NumberOutOfRange
 from tinydancer.neural.calibration import (
     LEAST_OUTSIDE,
     SCOPE_SIGNALS,
+    Conformal,
     area_under_roc,
     expected_calibration_error,
     fit_conformal,
@@ -145,3 +146,11 @@ def test_the_area_under_roc_counts_pairs() -> None:
     inside, outside = np.array([0.1, 0.4, 0.4]), np.array([0.4, 0.9])
     wins = [(o > i) + 0.5 * (o == i) for i in inside for o in outside]
     assert area_under_roc(inside, outside) == pytest.approx(np.mean(wins))
+
+
+@settings(max_examples=50)
+@given(st.lists(st.floats(0, 1, width=32), min_size=1, max_size=20), st.floats(0, 1, width=32))
+def test_the_size_of_a_set_is_the_number_of_its_members(found: list[float], floor: float) -> None:
+    rule = Conformal(0.95, floor, 100)
+    probabilities = np.array([found], np.float32)
+    assert rule.size(sorted(found, reverse=True)) == rule.sets(probabilities).sum()
