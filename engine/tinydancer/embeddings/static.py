@@ -124,7 +124,8 @@ class StaticEmbedder:
             parts = range(0, rows.shape[1], BLOCK_ROWS)
             sums = np.array([self._sum(rows[:, at : at + BLOCK_ROWS]) for at in parts])
             return np.asarray(sums.sum(axis=0))
-        products = np.matmul(scales[rows][:, None, :], codes[rows].astype(np.float32))
+        gathered = codes.take(rows, axis=0).astype(np.float32)
+        products = np.matmul(scales.take(rows)[:, None, :], gathered)
         return np.asarray(products[:, 0])
 
     def _unit(self, sums: Vectors) -> Vectors:

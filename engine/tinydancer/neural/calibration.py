@@ -161,7 +161,11 @@ class ScopeRule:
 SCOPE_SIGNALS = ("doubt", "energy", "distance")
 DEFAULT_SCOPE_WEIGHTS = (0.25, 0.25, 5.0)
 DEFAULT_REFUSED = 0.05
-_ONE, _LEAST_ODDS, _MOST_ODDS = np.float32(1), np.float32(np.exp(-8)), np.float32(np.exp(8))
+_ONE = np.float32(1)
+# For the odds, held within e^±8, and for the sums, which are 1 at least.
+_LESS = np.array([[1], [0]], np.float32)
+_AT_LEAST = np.array([[np.exp(-8)], [0]], np.float32)
+_AT_MOST = np.array([[np.exp(8)], [np.inf]], np.float32)
 LEAST_OUTSIDE = 20
 """Examples from outside below which their weights are not fitted, only their threshold."""
 
@@ -193,16 +197,13 @@ def scope_signals(settled: Settled, similarity: Floats) -> Floats:
     nearest prototype, (n,) `similarity`.
     """
     signals = np.empty((len(SCOPE_SIGNALS), len(similarity)), np.float32)
-    doubt, energy, distance = signals
-    # The likeliest category has 1 / sums: the odds against it are sums - 1.
-    np.subtract(settled.sums, _ONE, out=doubt)
-    np.maximum(doubt, _LEAST_ODDS, out=doubt)
-    np.minimum(doubt, _MOST_ODDS, out=doubt)
-    np.log(doubt, out=doubt)
-    np.log(settled.sums, out=energy)
-    energy += settled.top
-    np.negative(energy, out=energy)
-    np.subtract(_ONE, similarity, out=distance)
+    # The likeliest category has 1 / sums: the odds against it are sums - 1. Both logs at once.
+    logs = np.subtract(settled.sums, _LESS, out=signals[:2])
+    np.maximum(logs, _AT_LEAST, out=logs)
+    np.minimum(logs, _AT_MOST, out=logs)
+    np.log(logs, logs)
+    signals[1] = -settled.top - logs[1]
+    np.subtract(_ONE, similarity, out=signals[2])
     rows: Floats = signals.T
     return rows
 
