@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -20,7 +20,7 @@ class Holder:
     sessions: Sessions
     tenant: str
     key: str
-    _before: list[str | None] = field(default_factory=list)
+    _first: Session | None = None
 
     def held(self, decisions: Decisions) -> Decisions:
         """The decisions, for the session's agent wherever it suits.
@@ -37,15 +37,18 @@ class Holder:
         agent, before = self.sessions.hold(
             self.tenant, self.key, names[chosen[served[0]]], [names[at] for at in suitable]
         )
-        self._before.append(before)
+        session = Session(self.key, before, agent)
+        self._first = self._first or session
         position = decisions.agents.positions[agent]
         order = np.array(decisions.order)
         propensity = None if decisions.propensity is None else np.array(decisions.propensity)
         for row in served:
-            if order[row, 0] != position and np.isfinite(of_row(decisions.key, row)[position]):
-                rest = order[row][order[row] != position]
-                order[row] = np.concatenate([[position], rest])[: order.shape[1]]
-                if propensity is not None:
-                    propensity[row] = 1.0  # no dice were thrown for it
-        session = Session(self.key, self._before[0], agent)
+            if not np.isfinite(of_row(decisions.key, row)[position]):
+                continue
+            rest = order[row][order[row] != position]
+            order[row] = np.concatenate([[position], rest])[: order.shape[1]]
+            # Whatever the dice said, the session would have had it so; but who begins one.
+            if propensity is not None and (before == agent or row != served[0]):
+                propensity[row] = 1.0
+        session = replace(session, before=self._first.before)
         return replace(decisions, order=order, propensity=propensity, session=session)

@@ -90,6 +90,14 @@ def test_where_nobody_suits_no_session_is_touched(agents: AgentTable) -> None:
 
 def test_no_dice_are_thrown_for_a_decision_that_is_held(agents: AgentTable) -> None:
     thrown = replace(decided(agents), propensity=np.array([0.3, 0.4]))
-    found = Holder(Kept(k="claude-3-haiku"), "default", "k").held(thrown)
+    for held in ("claude-3-haiku", "gpt-4"):
+        found = Holder(Kept(k=held), "default", "k").held(thrown)
+        assert found.propensity is not None
+        assert found.propensity.tolist() == [1.0, 1.0]
+
+
+def test_who_begins_a_session_has_the_dice_that_were_thrown(agents: AgentTable) -> None:
+    thrown = replace(decided(agents), propensity=np.array([0.3, 0.4]))
+    found = Holder(Kept(), "default", "k").held(thrown)
     assert found.propensity is not None
-    assert found.propensity.tolist() == [1.0, 1.0]
+    assert found.propensity.tolist() == [0.3, 1.0]
