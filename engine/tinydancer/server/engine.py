@@ -129,6 +129,7 @@ class Engine:
             latency_p99_ms=figures.latency_p99_ms,
             cache_hits=embedding.cache_hits,
             cache_misses=embedding.cache_misses,
+            escalated=embedding.escalated,
             decisions_kept=kept,
             decisions_lost=lost,
         )
