@@ -206,41 +206,79 @@ def _with_floor(problem: _Problem, cheapest: Assignment, floor: float) -> BatchP
 
 def _reach_floor(problem: _Problem, start: Rows, needed: float) -> Rows:
     """Single moves that gain quality at the least money for it, until the floor holds."""
-    choice: Rows = start.copy()
+    moves = _Moves(problem, start)
+    # Moves only gain: no later one gains more than the greatest of the first.
+    most = float(moves.gained.max())
+    missing = needed - problem.total_quality(moves.choice)
+    rate = moves.rate(missing)
+    best = rate.min(axis=1)
     for _ in range(MOST_MOVES):
-        missing = needed - problem.total_quality(choice)
         if missing <= SLACK * abs(needed):
             break
-        spent, gained = _moves(problem, choice)
-        useful = np.minimum(gained, missing)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            rate = np.where(useful > 0, spent / useful, np.inf)
-        row, column = np.unravel_index(int(np.argmin(rate)), rate.shape)
+        row = int(best.argmin())
+        column = int(rate[row].argmin())
         if not np.isfinite(rate[row, column]):
             break
-        choice[row] = column
-    return choice
+        others_too = moves.move(row, column)
+        missing = needed - problem.total_quality(moves.choice)
+        if others_too or missing < most:
+            rate = moves.rate(missing)
+            best = rate.min(axis=1)
+        else:
+            rate[row] = moves.rate(missing, row)
+            best[row] = rate[row].min()
+    return moves.choice
 
 
 def _spend_slack(problem: _Problem, start: Rows, needed: float) -> Rows:
     """Single moves that save money while the floor still holds, the largest saving first."""
-    choice: Rows = start.copy()
+    moves = _Moves(problem, start)
     for _ in range(MOST_MOVES):
-        slack = problem.total_quality(choice) - needed
-        spent, gained = _moves(problem, choice)
-        possible = (gained >= -slack) & (spent < 0)
+        slack = problem.total_quality(moves.choice) - needed
+        possible = (moves.gained >= -slack) & (moves.spent < 0)
         if slack < 0 or not possible.any():
             break
-        saving = np.where(possible, spent, 0.0)
+        saving = np.where(possible, moves.spent, 0.0)
         row, column = np.unravel_index(int(np.argmin(saving)), saving.shape)
-        choice[row] = column
-    return choice
+        moves.move(int(row), int(column))
+    return moves.choice
 
 
-def _moves(problem: _Problem, choice: Rows) -> tuple[Doubles, Doubles]:
-    """(n, m) money spent and quality gained by moving one request; inf money where it may not."""
-    rows = np.arange(len(choice))
-    counts = np.bincount(choice, minlength=len(problem.capacity))
-    open_to = problem.allowed & (counts < problem.capacity)
-    spent = np.where(open_to, problem.costs - problem.costs[rows, choice][:, None], np.inf)
-    return spent, problem.quality - problem.quality[rows, choice][:, None]
+class _Moves:
+    """All moves of one request: (n, m) money `spent`, inf where closed, and quality `gained`."""
+
+    def __init__(self, problem: _Problem, start: Rows) -> None:
+        self._problem = problem
+        self.choice: Rows = start.copy()
+        self._counts = np.bincount(start, minlength=len(problem.capacity))
+        self._look()
+
+    def move(self, row: int, column: int) -> bool:
+        """Make a move; whether it changed what other requests may do, as an agent filled or not."""
+        before = self._counts < self._problem.capacity
+        self._counts[self.choice[row]] -= 1
+        self._counts[column] += 1
+        self.choice[row] = column
+        if (before != (self._counts < self._problem.capacity)).any():
+            self._look()
+            return True
+        self.spent[row], self.gained[row] = self._of(np.array([row]))
+        return False
+
+    def rate(self, missing: float, row: int | slice = slice(None)) -> Doubles:
+        """Money for each unit of quality that is missing; inf where a move gains none."""
+        useful = np.minimum(self.gained[row], missing)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            rate: Doubles = np.where(useful > 0, self.spent[row] / useful, np.inf)
+        return rate
+
+    def _look(self) -> None:
+        self.spent, self.gained = self._of(np.arange(len(self.choice)))
+
+    def _of(self, rows: Rows) -> tuple[Doubles, Doubles]:
+        problem, chosen = self._problem, self.choice[rows]
+        open_to = problem.allowed[rows] & (self._counts < problem.capacity)
+        costs, quality = problem.costs[rows], problem.quality[rows]
+        places = np.arange(len(rows))
+        spent = np.where(open_to, costs - costs[places, chosen][:, None], np.inf)
+        return spent, quality - quality[places, chosen][:, None]
