@@ -6,9 +6,9 @@ import psycopg
 import pytest
 from tests.conftest import sqlstate
 
-# All that accounting writes to, the settings that people make included.
+# All that these calls could write to; agents without their embeddings, which an engine writes back.
 WRITTEN = (
-    "agents", "agent_outcomes", "agent_prices", "budgets", "budget_periods",
+    "agent_listing", "agent_outcomes", "agent_prices", "budgets", "budget_periods",
     "budget_reservations", "decisions", "usage", "usage_hourly", "usage_keys", "usage_latency",
 )  # fmt: skip
 UNKNOWN = "018f0000-0000-7000-8000-000000000000"
