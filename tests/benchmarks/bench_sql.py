@@ -125,15 +125,21 @@ def _measure_scans(db: psycopg.Connection, door: str, figures: Figures, rounds: 
         after, _ = repeated(lambda: db.execute("SELECT 1", prepare=True).fetchall(), half)
         figures.add(door + name, p50, p99, **{"SELECT 1": p50 / ((before + after) / 2)})
 
-    db.execute("UPDATE routes SET active = false")
+    def routes_active(active: bool) -> None:
+        """The engine reads them anew, and writes their vectors back: it is done in a second."""
+        db.execute("UPDATE routes SET active = %s", (active,))
+        db.execute("SELECT FROM semantic_matches WHERE query = 'warm'")
+        time.sleep(1)
+
+    routes_active(False)
     against_select_1("one decision over 10 agents", asking(f"{DECIDE} WHERE request = %s"))
     against_select_1("the same, not prepared", asking(f"{DECIDE} WHERE request = %s", False))
     against_select_1("the same with reasons", asking(f"{EXPLAIN} WHERE request = %s"))
     against_select_1("the same by ruvector_route", asking("SELECT * FROM ruvector_route(%s)"))
-    db.execute("UPDATE routes SET active = true")
+    routes_active(True)
     against_select_1(f"the same beside {ROUTES} routes", asking(f"{DECIDE} WHERE request = %s"))
     against_select_1(f"one match over {ROUTES} routes", asking(f"{MATCH} WHERE query = %s"))
-    db.execute("UPDATE routes SET active = false")
+    routes_active(False)
 
     def many(number: int) -> Callable[[], object]:
         batch = texts(number)
