@@ -22,6 +22,7 @@ COMMANDS = {
     "install": "database:install",
     "upgrade": "database:upgrade",
     "reembed": "database:reembed",
+    "fit-cascade": "database:fit_cascade",
     "build-native": "database:build_native",
     "serve": "engine:serve",
     "ping": "engine:ping",

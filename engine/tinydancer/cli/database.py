@@ -19,6 +19,7 @@ from tinydancer.instance import DIMENSION, build_native_front_door
 if TYPE_CHECKING:
     import psycopg
 
+    from tinydancer.store.database import Database
     from tinydancer.store.front_doors import EngineAddress
 
 EMBEDDERS = ("static", "minilm", "cascade", "openai", "sentence-transformers")
@@ -159,18 +160,11 @@ def reembed(
     embedder serves until the end. A service's key is read from the environment variable
     TINYDANCER_EMBEDDER_API_KEY, or from the file that TINYDANCER_EMBEDDER_API_KEY_FILE names.
     """
-    from psycopg.conninfo import make_conninfo
-
-    from tinydancer.store.database import Database
     from tinydancer.store.reembed import Choice
     from tinydancer.store.reembed import reembed as change
     from tinydancer.store.settings import open_embedder, read_settings
 
-    if dsn is None:
-        dsn = running_instance(directory).server.dsn()
-    if password_file:
-        dsn = make_conninfo(dsn, password=secret(password_file))
-    database = Database(dsn)
+    database = _open(dsn, password_file, directory)
     with database.connection() as connection:
         settings = read_settings(connection)
     wanted = replace(settings, embedder=embedder, embedder_model=model, embedder_url=url)
@@ -185,6 +179,50 @@ def reembed(
     click.echo(f"Embedded {report.embedded:,} texts. The embedder is now {new.model}.")
     if report.given_replaced:
         click.echo(f"Vectors that had been given and are replaced: {report.given_replaced:,}.")
+
+
+@click.command("fit-cascade")
+@click.option("--dsn", help="The database, as its owner. [default: that of `tinydancer up`]")
+@click.option("--password-file", type=FILE, help="File with the password of the DSN's role.")
+@data_option
+@click.option(
+    "--share",
+    type=click.FloatRange(0, 1),
+    required=True,
+    help="Most of the requests that the accurate encoder is to take over, 0 to 1.",
+)
+def fit_cascade(
+    dsn: str | None, password_file: Path | None, directory: Path | None, share: float
+) -> None:
+    """Set the threshold of the cascade by the share of requests that it escalates.
+
+    It is fitted on the latest requests that decisions were kept of.
+    """
+    from tinydancer.store.cascade_share import fit_cascade as fit
+    from tinydancer.store.settings import open_embedder, read_settings
+
+    database = _open(dsn, password_file, directory)
+    with database.connection() as connection:
+        settings = read_settings(connection)
+    with steps() as report:
+        report("Fitting the threshold")
+        fitted = fit(database, open_embedder(settings), share)
+    click.echo(
+        f"cascade_threshold is {fitted.threshold:.4g}: {fitted.share:.1%} of {fitted.requests:,} "
+        "requests are escalated."
+    )
+
+
+def _open(dsn: str | None, password_file: Path | None, directory: Path | None) -> Database:
+    from psycopg.conninfo import make_conninfo
+
+    from tinydancer.store.database import Database
+
+    if dsn is None:
+        dsn = running_instance(directory).server.dsn()
+    if password_file:
+        dsn = make_conninfo(dsn, password=secret(password_file))
+    return Database(dsn)
 
 
 def _let_engine_log_in(connection: psycopg.Connection[Any], password: str) -> None:

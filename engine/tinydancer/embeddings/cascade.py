@@ -76,6 +76,11 @@ class CascadeEmbedder:
         return self._escalated
 
     @property
+    def quick(self) -> Embedder:
+        """The encoder that each request meets first."""
+        return self._quick
+
+    @property
     def accurate(self) -> Embedder:
         """The encoder of what is stored and of what is in doubt."""
         return self._accurate
