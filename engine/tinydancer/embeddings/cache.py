@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import OrderedDict
 from collections.abc import Collection, Sequence
 from threading import Lock
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tinydancer.embeddings.base import Embedder, Vectors
+from tinydancer.embeddings.wrapper import EmbedderWrapper, text_key
 from tinydancer.errors import InvalidInput
 
 
-class CachedEmbedder:
+class CachedEmbedder(EmbedderWrapper):
     """An embedder that remembers the vectors of the `limit` texts used last. Thread-safe.
 
     Texts are known by a 128-bit hash, so a long text takes no more room than a short one: about
@@ -24,27 +23,12 @@ class CachedEmbedder:
     def __init__(self, embedder: Embedder, limit: int) -> None:
         if limit < 1:
             raise InvalidInput(f"the embedding cache must hold at least 1 text, not {limit}")
-        self._embedder = embedder
+        super().__init__(embedder)
         self._limit = limit
         self._vectors: OrderedDict[bytes, Vectors] = OrderedDict()
         self._lock = Lock()
         self._hits = 0
         self._misses = 0
-
-    @property
-    def model(self) -> str:
-        """Name of the embedder's model."""
-        return self._embedder.model
-
-    @property
-    def space(self) -> str:
-        """Name of the embedder's space."""
-        return self._embedder.space
-
-    @property
-    def dimension(self) -> int:
-        """Length of each vector."""
-        return self._embedder.dimension
 
     @property
     def hits(self) -> int:
@@ -68,7 +52,7 @@ class CachedEmbedder:
         """
         if len(texts) == 1:
             return self._embed_one(texts)
-        keys = [_key(text) for text in texts]
+        keys = [text_key(text) for text in texts]
         vectors = np.empty((len(texts), self.dimension), dtype=np.float32)
         missing: dict[bytes, list[int]] = {}
         with self._lock:
@@ -91,7 +75,7 @@ class CachedEmbedder:
 
     def _embed_one(self, texts: Sequence[str]) -> Vectors:
         """What `embed` does, without its book-keeping about many."""
-        key = _key(texts[0])
+        key = text_key(texts[0])
         with self._lock:
             known = self._vectors.get(key)
             if known is not None:
@@ -103,18 +87,9 @@ class CachedEmbedder:
         self._remember((key,), made)
         return made
 
-    def count_tokens(self, texts: Sequence[str]) -> NDArray[np.int64]:
-        """(n,) tokens of each text by the embedder."""
-        return self._embedder.count_tokens(texts)
-
     def _remember(self, keys: Collection[bytes], made: Vectors) -> None:
         with self._lock:
             for key, vector in zip(keys, made, strict=True):
                 self._vectors[key] = vector.copy()  # a row alone: a view would hold its batch
             while len(self._vectors) > self._limit:
                 self._vectors.popitem(last=False)
-
-
-def _key(text: str) -> bytes:
-    # A lone surrogate gets a key like any text: the embedder is the one to refuse it.
-    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()

@@ -11,43 +11,27 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tinydancer.embeddings.base import Embedder, Vectors
+from tinydancer.embeddings.wrapper import KEY_BYTES, EmbedderWrapper, text_key
 
-HASH_BYTES = 16
 BLOCK = 1024
 """Texts that are encoded before their vectors are written: what an interruption loses at most."""
 
 
-class KeptVectors:
+class KeptVectors(EmbedderWrapper):
     """An embedder whose vectors are kept in a file, and read from there the next time."""
 
     def __init__(self, embedder: Embedder, directory: Path, digest: str) -> None:
-        self._embedder = embedder
+        super().__init__(embedder)
         self._file = directory / f"{embedder.model}-{digest[:16]}.vectors"
-        self._record = np.dtype([("key", f"V{HASH_BYTES}"), ("vector", "<f4", embedder.dimension)])
+        self._record = np.dtype([("key", f"V{KEY_BYTES}"), ("vector", "<f4", embedder.dimension)])
         self._known: dict[bytes, Vectors] | None = None
-
-    @property
-    def model(self) -> str:
-        """Name of the embedder's model."""
-        return self._embedder.model
-
-    @property
-    def space(self) -> str:
-        """Name of the embedder's space."""
-        return self._embedder.space
-
-    @property
-    def dimension(self) -> int:
-        """Length of each vector."""
-        return self._embedder.dimension
 
     def embed(self, texts: Sequence[str]) -> Vectors:
         """(n, dimension) float32, rows of unit length. Raises what the embedder raises."""
         known = self._read()
-        keys = [_key(text) for text in texts]
+        keys = [text_key(text) for text in texts]
         missing = {key: text for key, text in zip(keys, texts, strict=True) if key not in known}
         new = list(missing.items())
         for at in range(0, len(new), BLOCK):
@@ -61,10 +45,6 @@ class KeptVectors:
                 file.write(records.tobytes())
             known.update(zip((key for key, _ in block), made, strict=True))
         return np.array([known[key] for key in keys], np.float32).reshape(-1, self.dimension)
-
-    def count_tokens(self, texts: Sequence[str]) -> NDArray[np.int64]:
-        """(n,) tokens of each text by the embedder."""
-        return self._embedder.count_tokens(texts)
 
     def _read(self) -> dict[bytes, Vectors]:
         if self._known is None:
@@ -85,7 +65,3 @@ def digest_of(files: Sequence[Path]) -> str:
     for path in files:
         digest.update(path.read_bytes())
     return digest.hexdigest()
-
-
-def _key(text: str) -> bytes:
-    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=HASH_BYTES).digest()

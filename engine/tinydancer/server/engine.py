@@ -7,19 +7,17 @@ import logging
 import os
 import threading
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from functools import partial
 from types import TracebackType
-
-import numpy as np
-from numpy.typing import NDArray
 
 from tinydancer import __version__
 from tinydancer.categories import with_categories
 from tinydancer.decisions import Decision
 from tinydancer.embeddings.base import Embedder, Vectors
 from tinydancer.embeddings.select import Usage, usage
+from tinydancer.embeddings.wrapper import EmbedderWrapper
 from tinydancer.errors import TinyDancerError, Unavailable
 from tinydancer.neural.active import DefaultClassifier
 from tinydancer.semantic_routes import RouteSearch
@@ -153,7 +151,7 @@ class Engine:
         snapshot = self._snapshots.finish(question)
         if snapshot is not self._settled:
             self.settle(snapshot)
-        if ahead is not None and ahead.embedder is snapshot.embedder:
+        if ahead is not None and ahead.is_of(snapshot.embedder):
             return snapshot, ahead
         return snapshot, snapshot.embedder
 
@@ -271,38 +269,23 @@ class EngineSession:
         return snapshot, embedder
 
 
-@dataclass(frozen=True)
-class Ahead:
+class Ahead(EmbedderWrapper):
     """An embedder that has the vectors of some texts already."""
 
-    embedder: Embedder
-    texts: list[str]
-    vectors: Vectors
+    def __init__(self, embedder: Embedder, texts: list[str], vectors: Vectors) -> None:
+        super().__init__(embedder)
+        self._texts = texts
+        self._vectors = vectors
 
-    @property
-    def model(self) -> str:
-        """Name of the model that makes the vectors."""
-        return self.embedder.model
-
-    @property
-    def space(self) -> str:
-        """Name of their space."""
-        return self.embedder.space
-
-    @property
-    def dimension(self) -> int:
-        """Length of each vector."""
-        return self.embedder.dimension
+    def is_of(self, embedder: Embedder) -> bool:
+        """Whether the vectors are this embedder's."""
+        return self._embedder is embedder
 
     def embed(self, texts: Sequence[str]) -> Vectors:
         """(n, dimension) float32, rows of unit length."""
-        if list(texts) == self.texts:
-            return self.vectors
-        return self.embedder.embed(texts)
-
-    def count_tokens(self, texts: Sequence[str]) -> NDArray[np.int64]:
-        """(n,) tokens of each text."""
-        return self.embedder.count_tokens(texts)
+        if list(texts) == self._texts:
+            return self._vectors
+        return self._embedder.embed(texts)
 
 
 def _reserves(snapshot: Snapshot) -> bool:
