@@ -262,10 +262,8 @@ class Explainer:
 
     def lifted(self, row: int, positions: Positions) -> list[int]:
         """Which of some agents, by their place, a route makes fit a request better."""
-        suits, fit = self._evidence.suits, self._decisions.estimates.fit
-        if self._evidence.lifts is None or suits is None or fit is None:
-            return []
-        found: list[int] = np.flatnonzero(fit[row, positions] != suits[row, positions]).tolist()
+        lifted = _lifted(self._evidence, self._decisions.estimates.fit, row, positions)
+        found: list[int] = np.flatnonzero(lifted).tolist()
         return found
 
     def route(self, row: int, position: int) -> str | None:
@@ -293,19 +291,22 @@ def routes_taken(
     evidence: Evidence, fit: Floats | None, rows: Sequence[int]
 ) -> Iterator[tuple[int, int, str]]:
     """The route that makes an agent's `fit` (n, a) to a request what it is, wherever one does."""
-    if fit is None or evidence.suits is None:
-        return
     for row in rows:
-        for position in np.flatnonzero(fit[row] != evidence.suits[row]).tolist():
+        for position in np.flatnonzero(_lifted(evidence, fit, row, slice(None))).tolist():
             if (route := _route(evidence, fit, row, position)) is not None:
                 yield row, position, route
 
 
+def _lifted(evidence: Evidence, fit: Floats | None, row: int, at: Positions | int | slice) -> Mask:
+    """Whether a route makes the agents `at` some positions fit a request better."""
+    if evidence.lifts is None or evidence.suits is None or fit is None:
+        return np.zeros(0, np.bool_)
+    return np.asarray(fit[row, at] != evidence.suits[row, at])
+
+
 def _route(evidence: Evidence, fit: Floats | None, row: int, position: int) -> str | None:
-    lifts, suits = evidence.lifts, evidence.suits
-    if lifts is None or suits is None or fit is None:
-        return None
-    if fit[row, position] == suits[row, position]:
+    lifts = evidence.lifts
+    if lifts is None or not _lifted(evidence, fit, row, position).any():
         return None
     place = int(np.searchsorted(lifts.agents, position))
     return evidence.routes.routes[lifts.route_of(row, place)].name

@@ -17,9 +17,7 @@ from numpy.typing import NDArray
 from tinydancer.agents.registry import AgentTable, Floats
 from tinydancer.embeddings.base import Vectors
 from tinydancer.embeddings.cosine import cosines
-
-# Suits are compared and shown to this many digits: beyond, processors differ.
-DIGITS = 6
+from tinydancer.semantic_routes import DIGITS
 
 
 @dataclass(frozen=True)

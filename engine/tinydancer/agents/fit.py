@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from tinydancer.agents.registry import AgentTable, Floats
 from tinydancer.embeddings.base import Vectors
+from tinydancer.embeddings.cascade import margins_of
 from tinydancer.embeddings.cosine import cosines
 from tinydancer.semantic_routes import DIGITS, RouteSearch, RouteTable
 
@@ -77,11 +78,10 @@ def lifts(
     if refused:
         table[:, refused] = NOTHING
     lent = _rounded(np.maximum.reduceat(table, leading.starts, axis=1))
-    ends = np.append(leading.starts[1:], len(leading.routes))
 
     def route_of(row: int, place: int) -> int:
-        start = leading.starts[place]
-        return int(leading.routes[start + table[row, start : ends[place]].argmax()])
+        start, end = leading.starts[place], leading.ends[place]
+        return int(leading.routes[start + table[row, start:end].argmax()])
 
     return Lifts(leading.agents, lent, route_of)
 
@@ -119,6 +119,11 @@ def fit(similarity: Floats, lifts: Lifts | None) -> Floats:
     return lifted
 
 
+def margins(similarity: Floats, lifts: Lifts | None) -> Floats:
+    """(n,) by how much each request's best fit is above the next: what a cascade goes by."""
+    return np.asarray(margins_of(fit(similarity, lifts)), np.float64)
+
+
 def _rounded(values: NDArray[np.float32]) -> Floats:
     rounded: Floats = values.astype(np.float64).round(DIGITS)
     return rounded
@@ -129,13 +134,14 @@ class Leading:
     """The routes that lead to an active agent, those to one agent side by side.
 
     `routes` is (l,) positions of routes; `agents` (p,) are positions of agents, rising, and
-    `starts` (p,) is where the routes of each begin. `conditional` are the places in `routes` of
-    those whose conditions ask for a tier or a time of day.
+    `starts` and `ends` (p,) are where the routes of each begin and end. `conditional` are the
+    places in `routes` of those whose conditions ask for a tier or a time of day.
     """
 
     routes: Positions
     agents: Positions
     starts: Positions
+    ends: Positions
     conditional: tuple[int, ...]
 
 
@@ -152,4 +158,5 @@ def _leading(routes: RouteTable, agents: AgentTable) -> Leading:
     targets, positions = np.array(pairs, np.intp).reshape(len(pairs), 2).T
     led, starts = np.unique(targets, return_index=True)
     conditional = np.flatnonzero(routes.conditional[positions])
-    return Leading(np.ascontiguousarray(positions), led, starts, tuple(conditional.tolist()))
+    ends = np.append(starts[1:], len(pairs))
+    return Leading(np.ascontiguousarray(positions), led, starts, ends, tuple(conditional.tolist()))

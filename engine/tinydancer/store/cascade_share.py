@@ -11,7 +11,7 @@ import numpy as np
 from tinydancer.agents import fit
 from tinydancer.agents.registry import Floats
 from tinydancer.embeddings.base import Embedder
-from tinydancer.embeddings.cascade import CascadeEmbedder, margins_of, threshold_for_share
+from tinydancer.embeddings.cascade import CascadeEmbedder, threshold_for_share
 from tinydancer.errors import NotReady
 from tinydancer.store.database import Connection, Database
 from tinydancer.store.snapshot import Snapshot, read_snapshot
@@ -77,5 +77,4 @@ def _margins(snapshot: Snapshot, quick: Embedder, texts: Sequence[str]) -> Float
         now=datetime.now(timezone.utc),
         default_threshold=snapshot.settings.route_threshold,
     )
-    similarity = fit.similarity(vectors, snapshot.agents)
-    return np.asarray(margins_of(fit.fit(similarity, lifts)), np.float64)
+    return fit.margins(fit.similarity(vectors, snapshot.agents), lifts)

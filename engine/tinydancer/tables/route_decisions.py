@@ -13,7 +13,7 @@ from tinydancer.agents.cost import output_tokens
 from tinydancer.agents.registry import Floats
 from tinydancer.decisions import Decision, new_decision_id
 from tinydancer.embeddings.base import Vectors
-from tinydancer.embeddings.cascade import embed_requests, margins_of
+from tinydancer.embeddings.cascade import embed_requests
 from tinydancer.errors import TinyDancerError
 from tinydancer.explanation import Evidence, Explainer
 from tinydancer.learning.expected import with_learned
@@ -119,9 +119,7 @@ def decide_texts(
     wanted = learned or routed or policy.wants_fit or not MEANING.isdisjoint(columns)
     if len(agents) and wanted:
         similar = partial(_similar, context, question)
-        vectors = embed_requests(
-            context.embedder, texts, lambda v: margins_of(fit.fit(*similar(v)))
-        )
+        vectors = embed_requests(context.embedder, texts, lambda v: fit.margins(*similar(v)))
         similarity, lifts = similar(vectors)
         suits, categories = _by_category(context, similarity, vectors, texts)
         fits = fit.fit(suits, lifts)
