@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-AGENT_TYPES = ("llm", "tool", "api", "human", "ensemble")
-
 
 @dataclass(frozen=True)
 class Prices:

@@ -35,7 +35,6 @@ from tinydancer.neural.ragged import Floats, Integers
 SHOTS = 10
 ESCALATED = 0.28
 """Share that the cascade aims to hand to the accurate tier; the figure to stay within is 0.30."""
-COVERAGE = 0.95
 STRENGTH = {"static": 30.0, "minilm": 10.0}
 """C of the logistic regression, chosen on slices of the training rows."""
 

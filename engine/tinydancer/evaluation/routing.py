@@ -8,7 +8,7 @@ single model and the oracle.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -40,10 +40,6 @@ class Result:
     router: str
     metric: str
     value: float | None
-
-    def as_dict(self) -> dict[str, str | float | None]:
-        """For --json."""
-        return asdict(self)
 
 
 @dataclass(frozen=True, eq=False)

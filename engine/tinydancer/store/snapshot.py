@@ -134,11 +134,6 @@ class Snapshot:
     budgets: frozenset[str] = frozenset()
     pool: Pool = field(default_factory=Pool)
 
-    @property
-    def visible(self) -> str:
-        """The pg_snapshot it was read under."""
-        return self.seen.snapshot
-
 
 def claim_space(conn: Connection, embedder: Embedder) -> None:
     """Make the embedder's space that of the database, where no vector was ever stored."""

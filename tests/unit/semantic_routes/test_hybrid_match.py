@@ -6,19 +6,11 @@ import numpy as np
 import pytest
 
 from tinydancer.route_conditions import UNCONDITIONAL, Conditions
-from tinydancer.route_confidence import Calibration
 from tinydancer.semantic_routes import Match, Matching, Route, RouteTable
 
+from .test_match import CALIBRATION
+
 NOON = datetime(2026, 1, 1, 12, tzinfo=timezone.utc)
-CALIBRATION = Calibration(
-    intercept=-4.0,
-    similarity=6.0,
-    margin=5.0,
-    closeness=-2.0,
-    margin_by_closeness=1.0,
-    usual=0.5,
-    source="a test",
-)
 QUERY = np.array([[1.0, 0.0]], np.float32)
 
 
