@@ -25,9 +25,20 @@ import pytest
 from hypothesis import settings
 from psycopg import conninfo, sql
 
-from tinydancer import embedded, instance
-from tinydancer.accounts import Account, engine_account
-from tinydancer.instance import Engine
+from tinydancer.embedded.accounts import Account, engine_account
+from tinydancer.embedded.instance import (
+    DIMENSION,
+    Engine,
+    install_native_front_door,
+    share_engine_directory,
+)
+from tinydancer.embedded.server import (
+    DEFAULT_VERSION,
+    ENGINE_ROLE,
+    EmbeddedServer,
+    open_server,
+    throwaway_directory,
+)
 from tinydancer.store import schema
 from tinydancer.store.front_doors import FRONT_DOORS, EngineAddress, available_front_doors
 
@@ -46,7 +57,7 @@ class Server:
     """A PostgreSQL server that the tests may do anything with."""
 
     superuser_dsn: str
-    embedded: embedded.EmbeddedServer | None
+    embedded: EmbeddedServer | None
 
     def dsn(self, database: str) -> str:
         """The superuser's connection string for a database."""
@@ -55,10 +66,10 @@ class Server:
     def engine(self, database: str, directory: Path) -> Engine:
         """An engine for a database, not started; its log and pid file are in `directory`."""
         if self.embedded:
-            dsn = self.embedded.dsn(user=embedded.ENGINE_ROLE, database=database)
+            dsn = self.embedded.dsn(user=ENGINE_ROLE, database=database)
             account = engine_account()
         else:
-            options = f"-c role={embedded.ENGINE_ROLE}"
+            options = f"-c role={ENGINE_ROLE}"
             dsn = conninfo.make_conninfo(self.dsn(database), options=options)
             account = Account.current()
         return Engine(dsn, self.engine_socket(database), account, directory, throwaway=True)
@@ -126,14 +137,14 @@ def server() -> Iterator[Server]:
     if dsn := os.environ.get("TINYDANCER_TEST_DSN"):
         yield Server(dsn, None)
         return
-    version = int(os.environ.get("POSTGRES", embedded.DEFAULT_VERSION))
-    with embedded.throwaway_directory() as directory:
-        running = embedded.open_server(directory, throwaway=True)
+    version = int(os.environ.get("POSTGRES", DEFAULT_VERSION))
+    with throwaway_directory() as directory:
+        running = open_server(directory, throwaway=True)
         try:
             running.initialize(version)
             running.start()
-            instance.share_engine_directory(running)
-            instance.install_native_front_door(running)
+            share_engine_directory(running)
+            install_native_front_door(running)
             yield Server(running.dsn(database="postgres"), running)
         finally:
             running.remove()
@@ -167,7 +178,7 @@ def install(dsn: str, front_door: str, engine: Engine) -> None:
     with psycopg.connect(dsn, autocommit=True) as connection:
         schema.install(
             connection,
-            dimension=instance.DIMENSION,
+            dimension=DIMENSION,
             front_doors=[front_door],
             engine_address=EngineAddress(socket=str(engine.socket)),
         )

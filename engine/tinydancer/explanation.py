@@ -17,7 +17,7 @@ from tinydancer.embeddings.base import Vectors
 from tinydancer.policies import hybrid
 from tinydancer.policies.estimates import Mask, Weights
 from tinydancer.router import Barrier, Decisions, Positions, of_row, scope
-from tinydancer.semantic_routes import RouteTable
+from tinydancer.semantic_routes.table import RouteTable
 
 # An explanation lists this many agents considered and as many refused; the rest are counted.
 MOST_LISTED = 50

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from tinydancer import embedded, leftovers
+from tinydancer.embedded import leftovers
+from tinydancer.embedded.server import sweep_leftovers
 
 DEMO = [sys.executable, "-m", "tinydancer", "demo"]
 
@@ -102,7 +103,7 @@ def test_a_demo_that_is_killed_takes_its_processes_with_it_and_the_next_its_file
         next(line for line in demo.stdout if "agent_name" in line)
         (link,) = place.glob("tinydancer-*/data/run")
         runtime = link.readlink()
-        embedded.sweep_leftovers()
+        sweep_leftovers()
         assert runtime.exists()
         demo.kill()
     deadline = time.monotonic() + 10
@@ -110,6 +111,6 @@ def test_a_demo_that_is_killed_takes_its_processes_with_it_and_the_next_its_file
         time.sleep(0.05)
     assert processes_of(place) == []
     monkeypatch.setattr(leftovers, "_YOUNG_SECONDS", 0.0)
-    embedded.sweep_leftovers()
+    sweep_leftovers()
     assert_nothing_is_left(place)
     assert not runtime.exists()

@@ -21,7 +21,7 @@ from typing import Any
 import psycopg
 from tests.benchmarks.bench_sql import places, texts
 
-from tinydancer import embedded
+from tinydancer.embedded.server import DEFAULT_VERSION
 
 FLOOR = 0.75
 
@@ -108,7 +108,7 @@ def measure(db: psycopg.Connection, requests: int, agents: int) -> None:
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--dsn", default=os.environ.get("TINYDANCER_TEST_DSN"))
-    parser.add_argument("--postgres", type=int, default=embedded.DEFAULT_VERSION)
+    parser.add_argument("--postgres", type=int, default=DEFAULT_VERSION)
     parser.add_argument("--requests", type=int, default=10_000)
     parser.add_argument("--agents", type=int, default=20)
     options = parser.parse_args(arguments)

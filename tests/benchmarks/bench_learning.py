@@ -12,14 +12,14 @@ from time import process_time
 import numpy as np
 
 from tinydancer.agents.pool import BreakerPolicy, Outcome, breaker
-from tinydancer.batch_optimizer import optimise_batch
-from tinydancer.cost_optimizer import Market, allocate_budget
-from tinydancer.decomposition import split_request
+from tinydancer.cost_optimizer.allocation import Market, allocate_budget
+from tinydancer.cost_optimizer.batch import optimise_batch
 from tinydancer.embeddings.static import StaticEmbedder
 from tinydancer.learning.exploration import Beliefs, thompson
 from tinydancer.learning.outcomes import Outcomes
 from tinydancer.learning.quality import fit_quality
 from tinydancer.learning.requests import describe
+from tinydancer.teams.decomposition import split_request
 
 WORDS = ("sum", "list", "poem", "proof", "court", "river", "loan", "cell", "verb", "tax", "root")
 TEXT = "Write a Python function that parses the log and returns the three most frequent errors"

@@ -28,7 +28,8 @@ from typing import Any
 import psycopg
 from tests.conftest import Installation, Server
 
-from tinydancer import embedded, instance
+from tinydancer.embedded.instance import DIMENSION, throwaway_instance
+from tinydancer.embedded.server import DATABASE, DEFAULT_VERSION
 from tinydancer.store import schema
 from tinydancer.store.front_doors import EngineAddress, available_front_doors
 
@@ -211,9 +212,9 @@ def places(dsn: str | None, version: int) -> Iterator[list[Installation]]:
     """An installation for each front door of a server, all served by one engine."""
     with ExitStack() as stack:
         if dsn is None:
-            running = stack.enter_context(instance.throwaway_instance(version))
+            running = stack.enter_context(throwaway_instance(version))
             server = Server(running.server.dsn(database="postgres"), running.server)
-            database, engine = embedded.DATABASE, running.engine
+            database, engine = DATABASE, running.engine
             with running.server.connect() as connection:
                 doors: Sequence[str] = available_front_doors(connection)
         else:
@@ -225,7 +226,7 @@ def places(dsn: str | None, version: int) -> Iterator[list[Installation]]:
                 doors = available_front_doors(connection)
                 schema.install(
                     connection,
-                    dimension=instance.DIMENSION,
+                    dimension=DIMENSION,
                     front_doors=doors,
                     engine_address=EngineAddress(socket=str(engine.socket)),
                 )
@@ -282,7 +283,7 @@ def measure_up(figures: Figures, version: int) -> None:
 def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--dsn", default=os.environ.get("TINYDANCER_TEST_DSN"))
-    parser.add_argument("--postgres", type=int, default=embedded.DEFAULT_VERSION)
+    parser.add_argument("--postgres", type=int, default=DEFAULT_VERSION)
     parser.add_argument("--rounds", type=int, default=2000)
     parser.add_argument("--realtime", action="store_true")
     parser.add_argument("--no-up", action="store_true", help="leave `tinydancer up` out")

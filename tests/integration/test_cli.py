@@ -204,7 +204,9 @@ def test_help_names_every_command() -> None:
 
 
 def test_the_default_directory_does_not_need_home() -> None:
-    program = "from tinydancer.embedded import default_directory; print(default_directory())"
+    program = (
+        "from tinydancer.embedded.directories import default_directory; print(default_directory())"
+    )
     shown = subprocess.run(
         [sys.executable, "-c", program],
         env={"PATH": os.environ["PATH"], "HOME": ""},

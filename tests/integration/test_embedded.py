@@ -13,8 +13,8 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from tinydancer import embedded
-from tinydancer.embedded import EmbeddedServer, open_server
+from tinydancer.embedded import directories
+from tinydancer.embedded.server import EmbeddedServer, open_server
 from tinydancer.errors import InvalidInput, NotReady
 
 ROOT = os.geteuid() == 0
@@ -79,7 +79,7 @@ def test_starting_it_again_changes_nothing(running: EmbeddedServer) -> None:
 def test_its_sockets_have_short_paths_that_nobody_else_can_write_to(
     running: EmbeddedServer,
 ) -> None:
-    assert len(str(running.socket_directory / embedded._LONGEST_SOCKET_NAME)) < 107
+    assert len(str(running.socket_directory / directories._LONGEST_SOCKET_NAME)) < 107
     assert not running.runtime.stat().st_mode & 0o022
     assert not running.socket_directory.stat().st_mode & 0o022
 
@@ -176,7 +176,7 @@ def test_a_directory_under_a_closed_home_leads_to_the_systems_place(place: Path)
     server = open_server(home / "data", throwaway=True)
     try:
         assert (home / "data").is_symlink()
-        assert server.directory.parent == embedded.SYSTEM_STATE
+        assert server.directory.parent == directories.SYSTEM_STATE
         assert home.stat().st_mode & 0o777 == 0o700
         assert open_server(home / "data").directory == server.directory
         server.initialize()
@@ -231,7 +231,8 @@ def test_a_server_that_fails_to_start_says_why(place: Path) -> None:
 
 def test_a_throwaway_server_ends_with_its_owner_however_that_dies(place: Path) -> None:
     program = (
-        "import sys, time; from pathlib import Path; from tinydancer.embedded import open_server\n"
+        "import sys, time; from pathlib import Path\n"
+        "from tinydancer.embedded.server import open_server\n"
         "server = open_server(Path(sys.argv[1]), throwaway=True)\n"
         "server.initialize(); server.start(); print('up', flush=True); time.sleep(60)"
     )

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from tinydancer.agents.registry import AgentTable, Floats
 from tinydancer.embeddings.base import Vectors
 from tinydancer.embeddings.cosine import cosines
-from tinydancer.semantic_routes import DIGITS
+from tinydancer.semantic_routes.route import DIGITS
 
 
 @dataclass(frozen=True)

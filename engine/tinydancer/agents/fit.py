@@ -15,7 +15,8 @@ from tinydancer.agents.registry import AgentTable, Floats
 from tinydancer.embeddings.base import Vectors
 from tinydancer.embeddings.cascade import margins_of
 from tinydancer.embeddings.cosine import cosines
-from tinydancer.semantic_routes import DIGITS, RouteSearch, RouteTable
+from tinydancer.semantic_routes.route import DIGITS, RouteSearch
+from tinydancer.semantic_routes.table import RouteTable
 
 Positions = NDArray[np.intp]
 

@@ -12,9 +12,9 @@ import click
 
 from tinydancer.cli.options import FILE, data_option, running_instance, secret
 from tinydancer.cli.progress import counting, steps
-from tinydancer.embedded import ENGINE_ROLE
+from tinydancer.embedded.instance import DIMENSION, build_native_front_door
+from tinydancer.embedded.server import ENGINE_ROLE
 from tinydancer.errors import NotReady
-from tinydancer.instance import DIMENSION, build_native_front_door
 
 if TYPE_CHECKING:
     import psycopg

@@ -14,7 +14,7 @@ import click
 
 from tinydancer.cli.progress import steps
 from tinydancer.cli.results import result_table
-from tinydancer.instance import throwaway_instance
+from tinydancer.embedded.instance import throwaway_instance
 
 if TYPE_CHECKING:
     import psycopg

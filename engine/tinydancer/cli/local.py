@@ -11,8 +11,8 @@ import click
 
 from tinydancer.cli.options import data_directory, data_option, json_option, running_instance
 from tinydancer.cli.progress import steps
-from tinydancer.embedded import VERSIONS
-from tinydancer.instance import existing_instance, open_instance
+from tinydancer.embedded.instance import existing_instance, open_instance
+from tinydancer.embedded.server import VERSIONS
 
 _NOT_RUNNING = 3  # pg_ctl's own exit code for it
 

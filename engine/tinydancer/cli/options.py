@@ -8,9 +8,9 @@ from typing import Any
 
 import click
 
-from tinydancer.embedded import default_directory
+from tinydancer.embedded.directories import default_directory
+from tinydancer.embedded.instance import Instance, existing_instance
 from tinydancer.errors import NotReady
-from tinydancer.instance import Instance, existing_instance
 
 FILE = click.Path(path_type=Path, dir_okay=False, exists=True)
 

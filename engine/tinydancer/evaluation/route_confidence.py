@@ -31,8 +31,9 @@ from numpy.typing import NDArray
 from tinydancer.embeddings.base import Embedder, Vectors
 from tinydancer.embeddings.select import EmbedderSettings, embedder_for
 from tinydancer.evaluation.departments import DEPARTMENTS, Department
-from tinydancer.route_confidence import CALIBRATIONS
-from tinydancer.semantic_routes import UNRELATED, Route, RouteTable
+from tinydancer.semantic_routes.confidence import CALIBRATIONS
+from tinydancer.semantic_routes.route import UNRELATED, Route
+from tinydancer.semantic_routes.table import RouteTable
 
 Floats = NDArray[np.float64]
 

@@ -13,14 +13,14 @@ from functools import partial
 from types import TracebackType
 
 from tinydancer import __version__
-from tinydancer.categories import with_categories
+from tinydancer.decision_categories import with_categories
 from tinydancer.decisions import Decision
 from tinydancer.embeddings.base import Embedder, Vectors
 from tinydancer.embeddings.select import Usage, usage
 from tinydancer.embeddings.wrapper import EmbedderWrapper
 from tinydancer.errors import TinyDancerError, Unavailable
 from tinydancer.neural.active import DefaultClassifier
-from tinydancer.semantic_routes import RouteSearch
+from tinydancer.semantic_routes.route import RouteSearch
 from tinydancer.server import log
 from tinydancer.server.metrics import Metrics
 from tinydancer.server.trainer import Trainer

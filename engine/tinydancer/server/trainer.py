@@ -18,7 +18,7 @@ import psycopg
 from tinydancer.errors import TinyDancerError
 from tinydancer.store import training_queue
 from tinydancer.store.database import Connection, Database
-from tinydancer.trainings import DSN_VARIABLE
+from tinydancer.trainings.run import DSN_VARIABLE
 
 logger = logging.getLogger(__name__)
 

@@ -8,8 +8,8 @@ from time import monotonic
 import numpy as np
 
 from tinydancer.agents.registry import AgentTable
-from tinydancer.joint_success import Correlations, error_correlations
 from tinydancer.store.database import Connection, Database
+from tinydancer.teams.joint_success import Correlations, error_correlations
 
 MOST_OUTCOMES = 100_000
 # At most this share of the time is spent on reading them anew while outcomes come.

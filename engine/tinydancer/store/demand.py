@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tinydancer.demand import DAYS, UNCATEGORIZED, PastCategory, PastDemand
+from tinydancer.cost_optimizer.demand import DAYS, UNCATEGORIZED, PastCategory, PastDemand
 from tinydancer.store.database import Connection, Database
 
 # From the sums: as exact and as quick on ten million outcomes as on ten.

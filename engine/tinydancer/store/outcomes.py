@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tinydancer.hindsight import Outcome
+from tinydancer.learning.hindsight import Outcome
 from tinydancer.store.analytics import check_time_range
 from tinydancer.store.database import Database
 

@@ -13,7 +13,7 @@ from typing import Any
 import psycopg
 
 from tinydancer.embeddings.base import Vectors
-from tinydancer.semantic_routes import Route
+from tinydancer.semantic_routes.route import Route
 from tinydancer.store.database import Database
 from tinydancer.store.settings import Settings
 from tinydancer.store.snapshot import Snapshot

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tinydancer.route_words import Words
+from tinydancer.semantic_routes.words import Words
 from tinydancer.store.database import Database
 
 # Characters of a request whose words are looked at: PostgreSQL makes words of up to 1 MiB.

@@ -20,9 +20,10 @@ from tinydancer.agents.pool import Pool
 from tinydancer.agents.registry import AgentTable
 from tinydancer.embeddings.base import Embedder, Vectors
 from tinydancer.errors import NotReady
-from tinydancer.route_conditions import Conditions
-from tinydancer.route_words import Words
-from tinydancer.semantic_routes import Route, RouteTable
+from tinydancer.semantic_routes.conditions import Conditions
+from tinydancer.semantic_routes.route import Route
+from tinydancer.semantic_routes.table import RouteTable
+from tinydancer.semantic_routes.words import Words
 from tinydancer.store.freshness import EVERYTHING, STALE_PARTS, Seen
 from tinydancer.store.models import StoredClassifier, StoredQuality, read_classifier, read_quality
 from tinydancer.store.settings import Settings, read_settings

@@ -16,7 +16,6 @@ from tinydancer.agents.registry import AgentTable
 from tinydancer.decisions import new_decision_id
 from tinydancer.embeddings.base import Vectors
 from tinydancer.errors import NotReady
-from tinydancer.joint_success import Correlations, unknown_correlations
 from tinydancer.learning.expected import with_learned
 from tinydancer.learning.requests import describe
 from tinydancer.policies import POLICIES, Policy
@@ -28,8 +27,9 @@ from tinydancer.tables.kept_decisions import kept_members, payer
 from tinydancer.tables.route_decisions import keep_or_release
 from tinydancer.tables.rows import constant, echoes, rows
 from tinydancer.tables.team_budgets import Purse, team_within_budgets
-from tinydancer.team_planning import Learn, plan_team
-from tinydancer.teams import Limits, Member, Team
+from tinydancer.teams.formation import Limits, Member, Team
+from tinydancer.teams.joint_success import Correlations, unknown_correlations
+from tinydancer.teams.planning import Learn, plan_team
 from tinydancer_fdw.contract import AGENT_PLANS
 from tinydancer_fdw.frames import Input, Row
 

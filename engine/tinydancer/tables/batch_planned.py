@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from tinydancer.agents.cost import DECIMALS
 from tinydancer.agents.registry import AgentTable, Floats
-from tinydancer.batch_optimizer import BatchPlan, Rows, optimise_batch
 from tinydancer.budgets import Claim, Refusal
+from tinydancer.cost_optimizer.batch import BatchPlan, Rows, optimise_batch
 from tinydancer.decisions import Decision, new_decision_id
 from tinydancer.errors import BudgetExceeded, NotReady, TooLarge
 from tinydancer.explanation import Evidence, Explainer

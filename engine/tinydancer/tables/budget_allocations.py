@@ -11,8 +11,8 @@ import numpy as np
 
 from tinydancer.agents.cost import cost, output_tokens
 from tinydancer.agents.registry import Floats
-from tinydancer.cost_optimizer import AgentShare, Allocation, Market, allocate_budget
-from tinydancer.demand import PastDemand
+from tinydancer.cost_optimizer.allocation import AgentShare, Allocation, Market, allocate_budget
+from tinydancer.cost_optimizer.demand import PastDemand
 from tinydancer.errors import InvalidInput
 from tinydancer.tables import text
 from tinydancer.tables.context import Context

@@ -11,16 +11,18 @@ from uuid import UUID
 from tinydancer.agents.pool import Pool
 from tinydancer.agents.registry import AgentTable
 from tinydancer.budgets import Claim, Payer, Refusal, Remaining
+from tinydancer.cost_optimizer.demand import PastDemand
 from tinydancer.decisions import Decision
-from tinydancer.demand import PastDemand
 from tinydancer.embeddings.base import Embedder
-from tinydancer.hindsight import Outcome
-from tinydancer.joint_success import Correlations
+from tinydancer.learning.hindsight import Outcome
 from tinydancer.learning.quality import QualityModel
 from tinydancer.neural.classifier import RouteClassifier
-from tinydancer.route_words import RequestWords
-from tinydancer.semantic_routes import Rates, RouteSearch, RouteTable
+from tinydancer.semantic_routes.ranking import Rates
+from tinydancer.semantic_routes.route import RouteSearch
+from tinydancer.semantic_routes.table import RouteTable
+from tinydancer.semantic_routes.words import RequestWords
 from tinydancer.tables.inputs import Limits
+from tinydancer.teams.joint_success import Correlations
 from tinydancer_fdw.frames import Row
 
 

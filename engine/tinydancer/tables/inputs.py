@@ -11,7 +11,7 @@ from typing import Protocol, TypeVar
 
 from tinydancer.errors import InvalidInput, InvalidText, MissingInput, NumberOutOfRange, TooLarge
 from tinydancer.tables import text
-from tinydancer.teams import MOST_AGENTS
+from tinydancer.teams.formation import MOST_AGENTS
 from tinydancer_fdw.contract import GROUPINGS, OBJECTIVES, STRATEGIES, Column, Table
 from tinydancer_fdw.frames import ANY, Input, Value
 

@@ -15,7 +15,7 @@ from tinydancer.router import Decisions, of_row
 from tinydancer.tables import text
 from tinydancer.tables.context import Context
 from tinydancer.tables.inputs import Question
-from tinydancer.teams import Team
+from tinydancer.teams.formation import Team
 from tinydancer_fdw.contract import ROUTE_DECISIONS
 
 DEFAULT_TENANT = "default"

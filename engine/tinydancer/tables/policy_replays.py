@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from tinydancer.errors import NotReady
-from tinydancer.hindsight import Hindsight, look_back, read_log
+from tinydancer.learning.hindsight import Hindsight, look_back, read_log
 from tinydancer.learning.replay import Estimate
 from tinydancer.tables import text
 from tinydancer.tables.context import Context

@@ -11,17 +11,11 @@ import numpy as np
 from tinydancer.embeddings.base import Embedder, Vectors
 from tinydancer.embeddings.cascade import CascadeEmbedder, embed_requests
 from tinydancer.errors import NotReady
-from tinydancer.route_confidence import calibration
-from tinydancer.route_words import Words
-from tinydancer.semantic_routes import (
-    NO_WORDS,
-    Hit,
-    Match,
-    Matching,
-    RouteSearch,
-    Similarities,
-    margin_of,
-)
+from tinydancer.semantic_routes.confidence import calibration
+from tinydancer.semantic_routes.ranking import Match, Matching
+from tinydancer.semantic_routes.route import Hit, RouteSearch
+from tinydancer.semantic_routes.table import Similarities, margin_of
+from tinydancer.semantic_routes.words import NO_WORDS, Words
 from tinydancer.tables import text
 from tinydancer.tables.context import Context
 from tinydancer.tables.inputs import Question, chunks, questions

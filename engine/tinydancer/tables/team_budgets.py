@@ -13,7 +13,7 @@ from tinydancer.agents.registry import Floats
 from tinydancer.budgets import Claim, Payer, Remaining
 from tinydancer.tables import text
 from tinydancer.tables.context import Context, Reservations
-from tinydancer.teams import Team, no_team
+from tinydancer.teams.formation import Team, no_team
 
 # How often a team is planned again where it is refused: others reserve at the same time.
 MOST_PLANS = 10

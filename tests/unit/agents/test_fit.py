@@ -5,8 +5,9 @@ import numpy as np
 from tinydancer.agents import fit
 from tinydancer.agents.model import Agent, Performance, Prices
 from tinydancer.agents.registry import AgentTable, Floats
-from tinydancer.route_conditions import Conditions
-from tinydancer.semantic_routes import Route, RouteTable
+from tinydancer.semantic_routes.conditions import Conditions
+from tinydancer.semantic_routes.route import Route
+from tinydancer.semantic_routes.table import RouteTable
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=timezone.utc)
 AGENTS = AgentTable.build(

@@ -17,7 +17,7 @@ from tinydancer.evaluation.route_confidence import (
     play,
     read_intents,
 )
-from tinydancer.route_confidence import CALIBRATIONS, MODEL_FITTED, calibration
+from tinydancer.semantic_routes.confidence import CALIBRATIONS, MODEL_FITTED, calibration
 
 ODDS = np.array([-4.0, 5.0, 3.0, -1.0, 2.0])
 

@@ -3,7 +3,7 @@ from datetime import datetime, time, timezone
 import pytest
 
 from tinydancer.errors import NotReady
-from tinydancer.route_conditions import Conditions
+from tinydancer.semantic_routes.conditions import Conditions
 
 
 def at(hour: int, minute: int = 0) -> datetime:

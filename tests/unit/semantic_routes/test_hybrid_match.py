@@ -5,8 +5,10 @@ from datetime import datetime, time, timezone
 import numpy as np
 import pytest
 
-from tinydancer.route_conditions import UNCONDITIONAL, Conditions
-from tinydancer.semantic_routes import Match, Matching, Route, RouteTable
+from tinydancer.semantic_routes.conditions import UNCONDITIONAL, Conditions
+from tinydancer.semantic_routes.ranking import Match, Matching
+from tinydancer.semantic_routes.route import Route
+from tinydancer.semantic_routes.table import RouteTable
 
 from .test_match import CALIBRATION
 

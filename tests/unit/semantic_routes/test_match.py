@@ -6,9 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tinydancer.route_conditions import Conditions
-from tinydancer.route_confidence import Calibration
-from tinydancer.semantic_routes import Match, Matching, Route, RouteTable
+from tinydancer.semantic_routes.conditions import Conditions
+from tinydancer.semantic_routes.confidence import Calibration
+from tinydancer.semantic_routes.ranking import Match, Matching
+from tinydancer.semantic_routes.route import Route
+from tinydancer.semantic_routes.table import RouteTable
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=timezone.utc)
 CALIBRATION = Calibration(

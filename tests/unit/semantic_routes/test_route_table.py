@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from tinydancer.semantic_routes import Route, RouteTable
+from tinydancer.semantic_routes.route import Route
+from tinydancer.semantic_routes.table import RouteTable
 
 
 def test_the_vectors_of_a_route_lie_side_by_side_in_the_order_of_names() -> None:

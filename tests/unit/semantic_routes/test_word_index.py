@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tinydancer.route_words import WordIndex, Words
+from tinydancer.semantic_routes.words import WordIndex, Words
 
 
 def words(text: str) -> Words:

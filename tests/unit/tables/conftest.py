@@ -14,7 +14,8 @@ from tinydancer.agents.pool import Pool
 from tinydancer.agents.registry import AgentTable
 from tinydancer.embeddings.base import Embedder, Vectors
 from tinydancer.embeddings.static import StaticEmbedder
-from tinydancer.semantic_routes import Route, RouteTable
+from tinydancer.semantic_routes.route import Route
+from tinydancer.semantic_routes.table import RouteTable
 from tinydancer.tables import answer
 from tinydancer.tables.context import ActiveClassifier, Context, Status
 from tinydancer_fdw.contract import TABLES

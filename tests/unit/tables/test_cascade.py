@@ -11,7 +11,7 @@ import pytest
 from tinydancer.embeddings.cascade import CascadeEmbedder
 from tinydancer.embeddings.static import StaticEmbedder
 from tinydancer.neural.default_model import builtin
-from tinydancer.semantic_routes import RouteTable
+from tinydancer.semantic_routes.table import RouteTable
 
 
 class Accurate:

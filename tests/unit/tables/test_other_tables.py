@@ -10,8 +10,9 @@ import pytest
 
 from tinydancer.embeddings.base import Vectors
 from tinydancer.errors import InvalidInput, NotFound, TooLarge
-from tinydancer.route_conditions import Conditions
-from tinydancer.semantic_routes import Hit, Route, RouteTable
+from tinydancer.semantic_routes.conditions import Conditions
+from tinydancer.semantic_routes.route import Hit, Route
+from tinydancer.semantic_routes.table import RouteTable
 from tinydancer.tables import SCANS, answer
 from tinydancer_fdw.contract import TABLES
 from tinydancer_fdw.frames import Scan

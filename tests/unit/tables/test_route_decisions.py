@@ -10,7 +10,7 @@ from tinydancer.agents.model import Agent, Performance, Prices
 from tinydancer.errors import InvalidInput
 from tinydancer.neural.active import DefaultClassifier
 from tinydancer.neural.classifier import RouteClassifier
-from tinydancer.semantic_routes import Route
+from tinydancer.semantic_routes.route import Route
 
 if TYPE_CHECKING:
     from .conftest import Engine

@@ -6,14 +6,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tinydancer.decomposition import (
+from tinydancer.embeddings.static import StaticEmbedder
+from tinydancer.teams.decomposition import (
     MOST_PARTS,
     assign_capabilities,
     exactly,
     independent,
     split_request,
 )
-from tinydancer.embeddings.static import StaticEmbedder
 
 CAPABILITIES = ("translation", "summarising", "code", "testing", "data analysis")
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tinydancer.joint_success import PRIOR_CORRELATION, error_correlations, joint_success
+from tinydancer.teams.joint_success import PRIOR_CORRELATION, error_correlations, joint_success
 
 chances = st.lists(st.floats(0.01, 0.99), min_size=1, max_size=6).map(np.array)
 

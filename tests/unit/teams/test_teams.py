@@ -12,13 +12,13 @@ from hypothesis.extra.numpy import arrays
 
 from tinydancer.agents.model import Agent, Performance, Prices
 from tinydancer.agents.registry import AgentTable
-from tinydancer.decomposition import Part
 from tinydancer.embeddings.static import StaticEmbedder
 from tinydancer.errors import InvalidInput
-from tinydancer.joint_success import unknown_correlations
 from tinydancer.policies import POLICIES
-from tinydancer.team_planning import plan_team
-from tinydancer.teams import Bids, Limits, Team, form_ensemble, form_team
+from tinydancer.teams.decomposition import Part
+from tinydancer.teams.formation import Bids, Limits, Team, form_ensemble, form_team
+from tinydancer.teams.joint_success import unknown_correlations
+from tinydancer.teams.planning import plan_team
 
 PARTS = tuple(Part(f"part {number}", "given", number > 0) for number in range(4))
 

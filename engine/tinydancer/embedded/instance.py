@@ -16,11 +16,18 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tinydancer import __version__, embedded
-from tinydancer.accounts import Account, engine_account
-from tinydancer.embedded import EmbeddedServer
+from tinydancer import __version__
+from tinydancer.embedded.accounts import Account, engine_account
+from tinydancer.embedded.directories import default_directory
+from tinydancer.embedded.processes import Daemon
+from tinydancer.embedded.server import (
+    ENGINE_ROLE,
+    EmbeddedServer,
+    open_server,
+    sweep_leftovers,
+    throwaway_directory,
+)
 from tinydancer.errors import NotReady
-from tinydancer.processes import Daemon
 
 if TYPE_CHECKING:
     import psycopg
@@ -83,7 +90,7 @@ class Instance:
         """The engine of this server's database."""
         server = self.server
         return Engine(
-            server.dsn(user=embedded.ENGINE_ROLE),
+            server.dsn(user=ENGINE_ROLE),
             server.runtime / "engine" / "engine.sock",
             engine_account(),
             server.directory,
@@ -96,7 +103,7 @@ class Instance:
         What this call has started it stops again where it fails or is interrupted.
         """
         server = self.server
-        embedded.sweep_leftovers()
+        sweep_leftovers()
         with self._alone(), ExitStack() as undo:
             if not server.cluster.exists():
                 report("Making a data directory")
@@ -122,7 +129,7 @@ class Instance:
 
     def down(self) -> bool:
         """Stop engine and server; False where neither ran."""
-        embedded.sweep_leftovers()
+        sweep_leftovers()
         with self._alone():
             running = self.server.daemon.alive()
             if (self.server.directory / "run").is_symlink():
@@ -133,7 +140,7 @@ class Instance:
 
     def status(self) -> dict[str, object]:
         """What runs, as plain values: data, dsn, server and engine, each with running and pid."""
-        embedded.sweep_leftovers()
+        sweep_leftovers()
         server = self.server
         status: dict[str, object] = {
             "data": str(server.directory),
@@ -161,7 +168,7 @@ class Instance:
 
 def open_instance(directory: Path) -> Instance:
     """The instance of a directory, which is made where it does not exist. Starts nothing."""
-    return Instance(embedded.open_server(directory))
+    return Instance(open_server(directory))
 
 
 def existing_instance(directory: Path) -> Instance:
@@ -170,7 +177,7 @@ def existing_instance(directory: Path) -> Instance:
         raise NotReady(
             f"there is no data in {directory}",
             hint="Make it and start it: tinydancer up"
-            + ("" if directory == embedded.default_directory() else f" --data '{directory}'"),
+            + ("" if directory == default_directory() else f" --data '{directory}'"),
         )
     return open_instance(directory)
 
@@ -267,7 +274,7 @@ def install_schema(
         front_doors=available_front_doors(connection),
         engine_address=EngineAddress(socket=str(socket)),
     )
-    connection.execute(f"ALTER ROLE {embedded.ENGINE_ROLE} LOGIN")
+    connection.execute(f"ALTER ROLE {ENGINE_ROLE} LOGIN")
     mark.write_text(digest)
 
 
@@ -286,8 +293,8 @@ def throwaway_instance(
     version: int | None = None, report: Report = lambda step: None
 ) -> Iterator[Instance]:
     """A running instance in a directory of its own; nothing of it is left afterwards."""
-    with embedded.throwaway_directory() as directory:
-        instance = Instance(embedded.open_server(directory, throwaway=True))
+    with throwaway_directory() as directory:
+        instance = Instance(open_server(directory, throwaway=True))
         try:
             instance.up(version, report)
             yield instance

@@ -10,8 +10,8 @@ import pytest
 
 from tinydancer.embeddings.static import StaticEmbedder
 from tinydancer.errors import NotReady
-from tinydancer.quality_training import against, fit_ledger, read_ledger
 from tinydancer.store.rewards import Judged
+from tinydancer.trainings.quality import against, fit_ledger, read_ledger
 
 NOW = datetime(2026, 1, 1, tzinfo=timezone.utc)
 

@@ -18,10 +18,10 @@ from math import comb
 import numpy as np
 from numpy.typing import NDArray
 
-from tinydancer.assignment import assign
-from tinydancer.decomposition import Part
+from tinydancer.cost_optimizer.assignment import assign
 from tinydancer.errors import InvalidInput
-from tinydancer.joint_success import Correlations, JointSuccess, joint_success
+from tinydancer.teams.decomposition import Part
+from tinydancer.teams.joint_success import Correlations, JointSuccess, joint_success
 
 Doubles = NDArray[np.float64]
 Mask = NDArray[np.bool_]

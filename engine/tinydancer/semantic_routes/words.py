@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 Words = frozenset[str]
+# The words of a query whose words were not asked for.
+NO_WORDS: Words = frozenset()
 # For each request its words, as the database's full text search makes them.
 RequestWords = Callable[[Sequence[str]], Sequence[Words]]
 # Routes by name, and how many words are shared with each.

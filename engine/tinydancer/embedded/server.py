@@ -14,11 +14,9 @@ calls (peer authentication), and only the user who made the directory may be a d
 
 from __future__ import annotations
 
-import hashlib
 import importlib.metadata
 import importlib.util
 import os
-import pwd
 import shutil
 import signal
 import subprocess
@@ -30,10 +28,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from tinydancer.accounts import ENGINE_USER, Account, account_name, server_account
+from tinydancer.embedded.accounts import ENGINE_USER, Account, server_account
+from tinydancer.embedded.directories import (
+    is_ours,
+    new_runtime_directory,
+    prepared,
+    runtime_bases,
+)
+from tinydancer.embedded.leftovers import OWNER, holding, sweep
+from tinydancer.embedded.processes import Daemon
 from tinydancer.errors import InvalidInput, NotReady
-from tinydancer.leftovers import OWNER, holding, sweep
-from tinydancer.processes import Daemon
 
 if TYPE_CHECKING:
     import psycopg
@@ -44,11 +48,7 @@ DEFAULT_VERSION = 18
 DATABASE = "tinydancer"
 SUPERUSER = "postgres"
 ENGINE_ROLE = "tinydancer_engine"
-SYSTEM_STATE = Path("/var/lib/tinydancer")
-SYSTEM_RUN = Path("/run/tinydancer")
 
-_MAX_SOCKET_PATH = 107
-_LONGEST_SOCKET_NAME = "postgres/.s.PGSQL.5432.lock"
 _START_SECONDS = 60.0
 # Fast shutdown, then immediate: pg_ctl's own order.
 _STOP_SIGNALS = ((signal.SIGINT, 30.0), (signal.SIGQUIT, 10.0))
@@ -59,19 +59,6 @@ listen_addresses = ''
 """
 # Speed for a server whose data nobody wants to keep.
 _THROWAWAY = ("fsync=off", "synchronous_commit=off", "full_page_writes=off")
-
-
-def default_directory() -> Path:
-    """Where `tinydancer up` keeps its data unless it is told otherwise."""
-    if directory := os.environ.get("TINYDANCER_DATA"):
-        return Path(directory)
-    if os.geteuid() == 0:
-        return SYSTEM_STATE / "main"
-    if data_home := os.environ.get("XDG_DATA_HOME"):
-        return Path(data_home) / "tinydancer"
-    # HOME may be empty; the system knows better.
-    home = Path(os.environ.get("HOME") or pwd.getpwuid(os.geteuid()).pw_dir)
-    return home / ".local/share/tinydancer"
 
 
 @dataclass(frozen=True)
@@ -266,10 +253,10 @@ class EmbeddedServer:
         """Have a directory for the sockets, short, and writable to nobody else."""
         link = self.directory / "run"
         if link.is_symlink():
-            if _is_ours(link.readlink()):
+            if is_ours(link.readlink()):
                 return
             link.unlink()
-        runtime = _new_runtime_directory(self.directory)
+        runtime = new_runtime_directory(self.directory)
         (runtime / OWNER).write_bytes(os.fsencode(self.directory))
         for name in ("postgres", "engine"):
             (runtime / name).mkdir()
@@ -293,7 +280,7 @@ class EmbeddedServer:
 def open_server(directory: Path, *, throwaway: bool = False) -> EmbeddedServer:
     """The server of a directory, which is made where it does not exist. Starts nothing."""
     account = server_account()
-    return EmbeddedServer(_prepare(directory.absolute(), account), account, throwaway)
+    return EmbeddedServer(prepared(directory.absolute(), account), account, throwaway)
 
 
 @contextmanager
@@ -308,7 +295,7 @@ def throwaway_directory() -> Iterator[Path]:
 
 def sweep_leftovers() -> None:
     """Remove what our servers that were killed have left."""
-    sweep(_runtime_bases())
+    sweep(runtime_bases())
 
 
 def installed_package() -> Path:
@@ -321,85 +308,6 @@ def installed_package() -> Path:
             "tinydancer install --dsn ...",
         )
     return Path(spec.origin).parent
-
-
-def _prepare(directory: Path, account: Account) -> Path:
-    """Make the directory; returns where it really is, which `account` can enter."""
-    if directory.exists():
-        directory = directory.resolve()
-        status = directory.stat()
-        if status.st_mode & 0o002:
-            raise InvalidInput(
-                f"anybody may write to {directory}, and so put other files in the database's place",
-                hint="Choose another directory by --data, or take that right away: chmod o-w.",
-            )
-        if status.st_uid != os.geteuid():
-            raise InvalidInput(
-                f"{directory} belongs to {account_name(status.st_uid)}",
-                hint=f"Run tinydancer as {account_name(status.st_uid)}, or choose another "
-                "directory by --data.",
-            )
-    else:
-        directory.parent.mkdir(parents=True, exist_ok=True)
-        directory.mkdir(mode=0o700)
-        if os.geteuid() == 0:
-            directory.chmod(0o755)
-    if not directory.is_dir():
-        raise InvalidInput(f"{directory} is not a directory")
-    if account.can("-x", directory):
-        return directory
-    try:
-        directory.rmdir()
-    except OSError as error:
-        raise InvalidInput(
-            f"user {account.name}, who runs PostgreSQL for root, can't enter {directory}",
-            hint=f"Choose a directory that does not exist yet, or one below {SYSTEM_STATE}.",
-        ) from error
-    _system_directory(SYSTEM_STATE)
-    place = Path(tempfile.mkdtemp(prefix=f"{directory.name}-", dir=SYSTEM_STATE))
-    place.chmod(0o755)
-    directory.symlink_to(place)
-    return place
-
-
-def _new_runtime_directory(directory: Path) -> Path:
-    """A short one for the sockets of `directory`, of the same name each time where that is free."""
-    if os.geteuid() == 0:
-        _system_directory(SYSTEM_RUN)
-    bases = _runtime_bases()
-    name = f"td-{hashlib.sha256(os.fsencode(directory)).hexdigest()[:12]}"
-    for base in bases:
-        longest = len(os.fsencode(base / name / _LONGEST_SOCKET_NAME))
-        if longest > _MAX_SOCKET_PATH or not os.access(base, os.W_OK | os.X_OK):
-            continue
-        with suppress(FileExistsError):
-            (base / name).mkdir(mode=0o700)
-            return base / name
-        return Path(tempfile.mkdtemp(prefix="td-", dir=base))
-    raise NotReady(f"can't make a directory for sockets in {' or '.join(map(str, bases))}")
-
-
-def _runtime_bases() -> list[Path]:
-    """Where directories of sockets are made, in the order of preference."""
-    if os.geteuid() == 0:
-        return [SYSTEM_RUN]
-    return [Path(os.environ.get("XDG_RUNTIME_DIR") or "/nonexistent"), Path("/tmp")]  # noqa: S108
-
-
-def _is_ours(directory: Path) -> bool:
-    """Whether it is a directory that belongs to us, and that nobody else can write to."""
-    try:
-        status = directory.lstat()
-    except FileNotFoundError:
-        return False
-    return directory.is_dir() and status.st_uid == os.geteuid() and not status.st_mode & 0o022
-
-
-def _system_directory(path: Path) -> None:
-    """Have a directory of root's that everybody may enter, whatever root's umask is."""
-    with suppress(FileExistsError):
-        path.mkdir()
-        path.chmod(0o755)
 
 
 def _open_to_read(copy: Path) -> None:

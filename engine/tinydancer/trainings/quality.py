@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 
 import numpy as np
 
 from tinydancer.embeddings.base import Embedder, Vectors
 from tinydancer.learning.outcomes import Outcomes
-from tinydancer.learning.quality import QualityModel, fit_quality
+from tinydancer.learning.quality import MOST_ROWS, QualityModel, fit_quality
+from tinydancer.learning.quality_file import pack
 from tinydancer.learning.refresh import LEAST_HELD_OUT, Verdict, compare
 from tinydancer.learning.requests import Requests, describe
+from tinydancer.neural.model_file import to_bytes
 from tinydancer.store import training_queue
 from tinydancer.store.database import Connection
 from tinydancer.store.models import read_quality
-from tinydancer.store.rewards import Judged
+from tinydancer.store.rewards import Judged, latest_outcomes, outcomes_of_decisions
+from tinydancer.store.settings import open_embedder, read_settings
+from tinydancer.store.training_queue import Training
+from tinydancer.trainings.heartbeat import beating
+
+logger = logging.getLogger(__name__)
 
 
 def read_ledger(judged: Sequence[Judged], embedder: Embedder) -> tuple[Requests, Outcomes]:
@@ -95,6 +103,40 @@ class Refresh:
         how = "switched on" if verdict.better else "kept back"
         message = f"{how}: {verdict.sentence} (model {self.instead_of})"
         return replace(self, better=verdict.better, message=message, verdict=verdict)
+
+
+def train_quality(conn: Connection, training: Training) -> None:
+    """Do a training of quality, and switch on a refreshed model that proves better."""
+    embedder = open_embedder(read_settings(conn))
+    decided = outcomes_of_decisions(conn)
+    judged = latest_outcomes(conn, embedder.space, MOST_ROWS)
+    refresh = Refresh.of(conn, embedder) if training.asked.get("refresh") else None
+    with beating(conn, training, "fitting"):
+        model = fit_ledger(judged, embedder, training.seed)
+        if refresh is not None:
+            refresh = refresh.judged(model, judged, embedder, training.seed)
+    about = {
+        "rows": len(judged),
+        "agents": list(model.agents),
+        "embedder": embedder.model,
+        "until": judged[-1].decided_at.isoformat(),
+        "decided": decided,
+    }
+    metrics: dict[str, object] = {
+        **asdict(model.evidence),
+        "sentence": model.evidence.sentence,
+    }
+    weights = to_bytes(pack(model, embedder.space))
+    message = None
+    if refresh is not None:
+        message = refresh.message
+        if refresh.verdict is not None:
+            metrics["against_the_model_in_use"] = asdict(refresh.verdict)
+    training_queue.finish(conn, training, weights, embedder.space, about, metrics, message)
+    if refresh is not None and refresh.better:
+        training_queue.switch_on(conn, training.model, refresh.instead_of, refresh.message)
+    if message is not None:
+        logger.info("model %d of quality: %s", training.model, message)
 
 
 def _vectors(judged: Sequence[Judged], embedder: Embedder) -> Vectors:

@@ -42,7 +42,7 @@ class Calibration:
 
 
 # By embedder; `python -m tinydancer.evaluation.route_confidence` fits and writes them.
-CALIBRATIONS = Path(__file__).parent / "route_confidence.json"
+CALIBRATIONS = Path(__file__).parent / "confidence.json"
 # What an embedder that nobody has fitted is taken to be like.
 MODEL_FITTED = "static-minilm-v2"
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from functools import cached_property, lru_cache
 from math import inf
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,49 +13,15 @@ from numpy.typing import NDArray
 from tinydancer.embeddings.base import Vectors
 from tinydancer.embeddings.cascade import margins_of
 from tinydancer.embeddings.cosine import cosines
-from tinydancer.neural.fusion import reciprocal_rank_fusion
-from tinydancer.route_conditions import UNCONDITIONAL, Conditions
-from tinydancer.route_confidence import Calibration
-from tinydancer.route_words import SharedWords, WordIndex, Words
+from tinydancer.semantic_routes.ranking import Match, Matching, permitted_hits, ranked_matches
+from tinydancer.semantic_routes.route import DIGITS, UNRELATED, Hit, Route
+from tinydancer.semantic_routes.words import NO_WORDS, SharedWords, WordIndex, Words
 
 Positions = NDArray[np.intp]
 Similarities = NDArray[np.float32]
 
-# Similarities are compared and shown to this many digits: beyond, processors differ.
-DIGITS = 6
-# Two routes as alike to a query to this many digits are equals, and their priority decides.
-EQUAL_DIGITS = 2
-# The cosine of texts that have nothing to do with each other: what a lone route is held against.
-UNRELATED = 0.0
 # Vectors whose nearest neighbour is looked for, to tell how close the routes are to each other.
 CLOSENESS_SAMPLE = 64
-
-
-@dataclass(frozen=True)
-class Route:
-    """A named route to an agent. `threshold` None means the default of the settings.
-
-    One of hybrid matching has `words`, those of its description and of each utterance.
-    """
-
-    name: str
-    description: str
-    target_agent: str
-    priority: int = 0
-    threshold: float | None = None
-    active: bool = True
-    conditions: Conditions = UNCONDITIONAL
-    utterances: tuple[str, ...] = ()
-    words: tuple[Words, ...] = ()
-
-
-# A route with its similarity to a query.
-Hit = tuple[Route, float]
-# For each query (unit rows) all active routes with their cosines, best first, found as they are
-# read: the search by the database's index, where routes are too many to keep vectors of.
-RouteSearch = Callable[[Vectors], Sequence[Iterable[Hit]]]
-# The words of a query whose words were not asked for.
-NO_WORDS: Words = frozenset()
 
 
 @dataclass(frozen=True, eq=False)
@@ -200,9 +164,9 @@ class RouteTable:
             return []
         order = _best_first(np.where(passes, similarities, _NEVER), _FEW + matching.top_k)
         pairs = ((self.routes[at], round(similarities.item(at), DIGITS)) for at in order)
-        permitted = _permitted(pairs, matching, shared)
+        permitted = permitted_hits(pairs, matching, shared)
         runner_up = round(float(np.where(passes, -1.0, similarities).max()), DIGITS)
-        return _ranked(permitted, runner_up, self.closeness, matching, shared)
+        return ranked_matches(permitted, runner_up, self.closeness, matching, shared)
 
     def match_found(
         self, found: Iterable[Hit], matching: Matching, words: Words = NO_WORDS
@@ -230,8 +194,8 @@ class RouteTable:
                 if value < lowest and not awaited:
                     return
 
-        permitted = _permitted(passing(), matching, shared)
-        return _ranked(permitted, runner_up, None, matching, shared)
+        permitted = permitted_hits(passing(), matching, shared)
+        return ranked_matches(permitted, runner_up, None, matching, shared)
 
     def _shared(self, words: Words) -> SharedWords:
         return self.word_index.shared(words) if words and self.word_index is not None else {}
@@ -282,107 +246,3 @@ def margin_of(best: Sequence[Hit], default_threshold: float) -> float:
     above = [value - least for (_, value), least in zip(best, thresholds, strict=True)]
     apart = best[0][1] - best[1][1] if len(best) > 1 else inf
     return min(apart, abs(max(above))) if best else inf
-
-
-class Rates(Protocol):
-    """The store's exact count of how often a route was taken within the last minute."""
-
-    def take(self, route: str, per_minute: int) -> bool:
-        """Counts one request for the route, if it is still within its limit."""
-
-    def left(self, route: str, per_minute: int) -> bool:
-        """Whether `take` would succeed; counts nothing."""
-
-
-@dataclass(frozen=True)
-class Match:
-    """A route that a query means, its similarity and the probability that it is the right one."""
-
-    route: Route
-    similarity: float
-    confidence: float
-
-
-@dataclass(frozen=True)
-class Matching:
-    """How to match: how many routes, for whom, when, from which threshold on, within which rates.
-
-    `now` must know its zone. Without `rates` no rate limit holds.
-    """
-
-    top_k: int
-    user_tier: str | None
-    now: datetime
-    default_threshold: float
-    calibration: Calibration
-    rates: Rates | None = None
-
-
-def _permitted(passing: Iterable[Hit], matching: Matching, shared: SharedWords) -> list[Hit]:
-    """The first of `passing`, best first, whose conditions hold: as many as can matter.
-
-    Where words are shared all can: a route far down may come first by its words.
-    """
-    top_k = matching.top_k
-    permitted: list[Hit] = []
-    for route, similarity in passing:
-        # One more than asked for, since the margin of the last is over the next.
-        if (
-            not shared
-            and len(permitted) > top_k
-            and _nearness(similarity) < _nearness(permitted[top_k - 1][1])
-        ):
-            break
-        if route.conditions.permit(matching.user_tier, matching.now):
-            permitted.append((route, similarity))
-    return permitted
-
-
-def _ranked(
-    permitted: list[Hit],
-    runner_up: float,
-    closeness: float | None,
-    matching: Matching,
-    shared: SharedWords,
-) -> list[Match]:
-    """The best of the permitted routes, given by falling similarity.
-
-    Similarity decides; among equals (to EQUAL_DIGITS) priority, then the exact similarity, then
-    the name. Where words are shared, that order is fused with the one by their number. `runner_up`
-    is the similarity of the best route that did not pass. The first match takes the route, for
-    its rate limit; the others would only be able to.
-    """
-    first = permitted[0][1] if permitted else 0.0
-    runner_up = max(runner_up, UNRELATED)
-    second = max(permitted[1][1] if len(permitted) > 1 else UNRELATED, runner_up)
-    permitted = sorted(
-        permitted, key=lambda hit: (-_nearness(hit[1]), -hit[0].priority, -hit[1], hit[0].name)
-    )
-    if shared:
-        permitted = _fused(permitted, shared)
-    rates = matching.rates
-    matches: list[Match] = []
-    for route, similarity in permitted:
-        if len(matches) == matching.top_k:
-            break
-        limit = route.conditions.rate_limit_per_minute
-        if limit is not None and rates is not None:
-            within = rates.left if matches else rates.take
-            if not within(route.name, limit):
-                continue
-        margin = similarity - (second if similarity == first else max(first, runner_up))
-        confidence = matching.calibration.confidence(similarity, margin, closeness)
-        matches.append(Match(route, similarity, confidence))
-    return matches
-
-
-def _fused(ranked: list[Hit], shared: SharedWords) -> list[Hit]:
-    """The ranking by likeness and the one by shared words as one; ties go by likeness."""
-    dense = [route.name for route, _ in ranked]
-    lexical = sorted((name for name in dense if name in shared), key=lambda name: -shared[name])
-    scores = dict(reciprocal_rank_fusion([dense, lexical]))
-    return sorted(ranked, key=lambda hit: -scores[hit[0].name])
-
-
-def _nearness(similarity: float) -> float:
-    return round(similarity, EQUAL_DIGITS)

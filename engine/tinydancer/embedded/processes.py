@@ -17,7 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from tinydancer.accounts import Account
+from tinydancer.embedded.accounts import Account
 from tinydancer.errors import NotReady
 
 _LOG_TAIL_BYTES = 2_000

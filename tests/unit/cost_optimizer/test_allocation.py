@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tinydancer.cost_optimizer import Allocation, Market, allocate_budget
+from tinydancer.cost_optimizer.allocation import Allocation, Market, allocate_budget
 from tinydancer.errors import BudgetExceeded, NotReady, NumberOutOfRange
 
 pytest.importorskip("scipy")

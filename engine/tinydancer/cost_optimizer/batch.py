@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tinydancer.agents.cost import DECIMALS
-from tinydancer.assignment import Assignment, assign
+from tinydancer.cost_optimizer.assignment import Assignment, assign
 from tinydancer.errors import BudgetExceeded, InvalidInput, NotReady, NumberOutOfRange
 
 Doubles = NDArray[np.float64]

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from tinydancer.assignment import assign
-from tinydancer.batch_optimizer import optimise_batch
+from tinydancer.cost_optimizer.assignment import assign
+from tinydancer.cost_optimizer.batch import optimise_batch
 from tinydancer.errors import BudgetExceeded, NotReady, NumberOutOfRange
 
 shapes = st.tuples(st.integers(1, 5), st.integers(1, 3))

@@ -9,20 +9,19 @@ import numpy as np
 
 from tinydancer.agents.capabilities import capability_key
 from tinydancer.agents.registry import AgentTable, Floats
-from tinydancer.decomposition import (
+from tinydancer.embeddings.base import Embedder, Vectors
+from tinydancer.embeddings.cosine import cosines
+from tinydancer.policies import Policy
+from tinydancer.policies.estimates import Estimates, Mask
+from tinydancer.router import estimate
+from tinydancer.teams.decomposition import (
     Part,
     assign_capabilities,
     exactly,
     independent,
     split_request,
 )
-from tinydancer.embeddings.base import Embedder, Vectors
-from tinydancer.embeddings.cosine import cosines
-from tinydancer.joint_success import Correlations, unknown_correlations
-from tinydancer.policies import Policy
-from tinydancer.policies.estimates import Estimates, Mask
-from tinydancer.router import estimate
-from tinydancer.teams import (
+from tinydancer.teams.formation import (
     Bids,
     Limits,
     Team,
@@ -31,6 +30,7 @@ from tinydancer.teams import (
     form_team,
     no_team,
 )
+from tinydancer.teams.joint_success import Correlations, unknown_correlations
 
 HOLDS = 1.0
 """Added to the score (0 to 1) of an agent that lists the capability of a part: it goes before all

@@ -1,0 +1,1 @@
+"""Most quality for a budget, and least cost for a batch."""

@@ -1,0 +1,1 @@
+"""The embedded PostgreSQL with its engine beside it: server, directories, processes, accounts."""

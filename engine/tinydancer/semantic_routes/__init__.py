@@ -1,0 +1,1 @@
+"""Named routes: which of them a text means, by likeness, conditions and words."""

@@ -1,0 +1,1 @@
+"""Several agents for one request: the request taken apart, and who takes which part."""

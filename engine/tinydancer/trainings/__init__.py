@@ -1,0 +1,1 @@
+"""The trainings that SQL asks for, each in a process of its own."""
