@@ -111,7 +111,8 @@ def throwaway(tmp_path: Path) -> Iterator[tuple[Path, subprocess.Popen[str]]]:
     place = tmp_path / "tinydancer-x"
     place.mkdir()
     program = (
-        "import sys, time; from pathlib import Path; from tinydancer.embedded.leftovers import holding\n"
+        "import sys, time; from pathlib import Path\n"
+        "from tinydancer.embedded.leftovers import holding\n"
         "with holding(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
     )
     owner = subprocess.Popen(
