@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from tinydancer.agents.categories import Categories
-from tinydancer.agents.cost import output_tokens_source
+from tinydancer.agents.cost import output_tokens_sources
 from tinydancer.agents.fit import Lifts
 from tinydancer.agents.registry import Floats, Ints
 from tinydancer.embeddings.base import Vectors
@@ -71,25 +71,25 @@ class Explainer:
     @cached_property
     def scores(self) -> Floats:
         """(n, a) the scores, to DIGITS digits."""
-        return np.round(self._decisions.scores(), DIGITS)
+        return self._decisions.scores().round(DIGITS)
 
     @cached_property
     def _parts(self) -> Floats:
         decisions = self._decisions
         parts = hybrid.parts(decisions.estimates, scope(decisions.candidates))
-        return np.round(parts, DIGITS)
+        return parts.round(DIGITS)
 
     @cached_property
     def _quality(self) -> Floats:
-        return np.round(self._decisions.estimates.quality, DIGITS)
+        return self._decisions.estimates.quality.round(DIGITS)
 
     @cached_property
     def _confidence(self) -> Floats:
-        return np.round(self._decisions.estimates.confidence, DIGITS)
+        return self._decisions.estimates.confidence.round(DIGITS)
 
     @cached_property
     def _tokens_out(self) -> Floats:
-        return np.round(self._evidence.tokens_out, DIGITS)
+        return self._evidence.tokens_out.round(DIGITS)
 
     def reasoning(self, row: int, rank: int) -> str:
         """One request's decision, or the agent at a lower rank, in a sentence."""
@@ -222,9 +222,11 @@ class Explainer:
         if not len(best):
             return []
 
+        places: list[int] = best.tolist()
         outcomes = agents.outcomes[best].tolist()
+        tokens_from = output_tokens_sources(agents, evidence.expected)
         columns: dict[str, Iterable[object]] = {
-            "agent": [agents.names[at] for at in best.tolist()],
+            "agent": [agents.names[at] for at in places],
             "rank": range(1, len(best) + 1),
             "score": column(self.scores),
             "estimated_cost": column(estimates.cost),
@@ -232,12 +234,10 @@ class Explainer:
             "expected_quality": column(self._quality),
             "confidence": column(self._confidence),
             # A figure without outcomes is what was registered: a prior, not a measurement.
-            "quality_is": [self._standing(at, n) for at, n in zip(best, outcomes, strict=True)],
+            "quality_is": [self._standing(at, n) for at, n in zip(places, outcomes, strict=True)],
             "outcomes": outcomes,
             "output_tokens": column(self._tokens_out),
-            "output_tokens_from": [
-                output_tokens_source(agents, evidence.expected, at) for at in best.tolist()
-            ],
+            "output_tokens_from": [tokens_from[at] for at in places],
         }
         if evidence.similarity is not None and estimates.fit is not None:
             columns["similarity"] = column(evidence.similarity)
@@ -249,9 +249,8 @@ class Explainer:
         found = [
             dict(zip(names, line, strict=True)) for line in zip(*columns.values(), strict=True)
         ]
-        for position, candidate in zip(best.tolist(), found, strict=True):
-            if (route := self.route(row, position)) is not None:
-                candidate["fit_by_route"] = route
+        for place in self.lifted(row, best):
+            found[place]["fit_by_route"] = self.route(row, places[place])
         return found
 
     def _standing(self, position: int, outcomes: int) -> str:

@@ -37,8 +37,10 @@ def output_tokens(agents: AgentTable, expected: int | None, default: int) -> Flo
     return tokens
 
 
-def output_tokens_source(agents: AgentTable, expected: int | None, position: int) -> str:
-    """Where the figure of `output_tokens` for one agent came from."""
+@lru_cache(maxsize=4)
+def output_tokens_sources(agents: AgentTable, expected: int | None) -> tuple[str, ...]:
+    """Where the figure of `output_tokens` came from, agent by agent."""
     if expected is not None:
-        return "request"
-    return "default" if np.isnan(agents.output_tokens[position]) else "history"
+        return ("request",) * len(agents)
+    unknown = np.isnan(agents.output_tokens).tolist()
+    return tuple("default" if default else "history" for default in unknown)

@@ -2,7 +2,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tinydancer.agents.cost import cost, output_tokens, output_tokens_source
+from tinydancer.agents.cost import cost, output_tokens, output_tokens_sources
 from tinydancer.agents.model import Agent, Performance, Prices
 from tinydancer.agents.registry import AgentTable
 
@@ -47,8 +47,8 @@ def test_the_length_of_an_answer_is_the_callers_else_the_agents_else_the_default
     )
     assert output_tokens(agents, None, 256).tolist() == [256.0, 70.5]
     assert output_tokens(agents, 10, 256).tolist() == [10.0, 10.0]
-    assert [output_tokens_source(agents, None, at) for at in (0, 1)] == ["default", "history"]
-    assert output_tokens_source(agents, 10, 1) == "request"
+    assert output_tokens_sources(agents, None) == ("default", "history")
+    assert output_tokens_sources(agents, 10) == ("request", "request")
 
 
 @given(
