@@ -20,7 +20,7 @@ from tinydancer.embeddings.base import Vectors
 from tinydancer.embeddings.corpus import Corpus, vary
 from tinydancer.embeddings.minilm import MODEL, MiniLMEmbedder
 from tinydancer.embeddings.static_table import StaticTable, quantise
-from tinydancer.embeddings.tokens import UNKNOWN, WordPieces
+from tinydancer.embeddings.tokens import UNKNOWN, WordPieces, reached_tokens
 
 STATIC_MODEL = "static-minilm-v2"
 SIF_A = 1e-4
@@ -51,8 +51,10 @@ def build_static_table(
     The same corpus and seed give the same table, up to the rounding of the machine's arithmetic.
     Encoding takes the most time: about 3 ms a text.
     """
+    reached = reached_tokens(teacher.vocabulary)
+    vocabulary = tuple(teacher.vocabulary[token] for token in reached)
     with stage("Encoding tokens", "tokens") as progress:
-        start = token_vectors(teacher, progress)
+        start = token_vectors(teacher, progress)[reached]
     variants = vary(corpus.requests, VARIANTS, seed)
     others = tuple(dict.fromkeys(chain(variants, corpus.sentences)))
     texts = (*corpus.requests, *others)
@@ -60,10 +62,10 @@ def build_static_table(
         targets = _encode(teacher, texts, progress)
     seen = np.repeat([REQUEST_WEIGHT, 1], [len(corpus.requests), len(others)])
 
-    pieces = WordPieces(teacher.vocabulary)
+    pieces = WordPieces(vocabulary)
     ids = [pieces.ids(text) for text in texts]
-    pairs = frequent_pairs(ids, len(teacher.vocabulary))
-    counts = row_counts(ids, pairs, len(teacher.vocabulary))
+    pairs = frequent_pairs(ids, len(vocabulary))
+    counts = row_counts(ids, pairs, len(vocabulary))
     start = np.concatenate([start, np.zeros((len(pairs), teacher.dimension), dtype=np.float32)])
     order = np.repeat(np.arange(len(texts)), seen)
     with stage("Fitting", "batches") as progress:
@@ -72,7 +74,7 @@ def build_static_table(
     return StaticTable(
         model=STATIC_MODEL,
         space=MODEL,
-        vocabulary=teacher.vocabulary,
+        vocabulary=vocabulary,
         pairs=pairs,
         codes=codes,
         scales=scales,

@@ -15,6 +15,7 @@ from tokenizers.pre_tokenizers import BertPreTokenizer
 from tinydancer.errors import InvalidText, NotReady
 
 UNKNOWN = "[UNK]"
+INNER = "##"
 MAX_WORDS = 100_000
 """Words that the cache holds, those of the vocabulary among them."""
 MAX_CACHED_LENGTH = 40
@@ -24,6 +25,26 @@ MAX_WORD_LENGTH = 100
 
 # BERT's tokenizer cuts at white space, and before and after each ASCII punctuation mark.
 _PARTS = re.compile(r"[!-/:-@\[-`{-~]|[^\t\n\r!-/:-@\[-`{-~]+")
+
+
+def reached_tokens(vocabulary: Sequence[str]) -> list[int]:
+    """The numbers of [UNK] and of all tokens that BERT's tokenizer finds in some text.
+
+    BERT's vocabulary has others as well: names of special tokens, and inner pieces of what is
+    never inside a word, since the tokenizer cuts before and after it (a Chinese character, a
+    punctuation mark).
+    """
+    normaliser, cutter = BertNormalizer(lowercase=True), BertPreTokenizer()
+
+    def is_reached(token: str) -> bool:
+        if token == UNKNOWN:
+            return True
+        # An inner piece stands after something.
+        word = "a" + token[2:] if token.startswith(INNER) and token != INNER else token
+        parts = cutter.pre_tokenize_str(normaliser.normalize_str(word))
+        return [part for part, _ in parts] == [word]
+
+    return [number for number, token in enumerate(vocabulary) if is_reached(token)]
 
 
 class WordPieces:

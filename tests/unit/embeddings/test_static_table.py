@@ -19,6 +19,7 @@ from tinydancer.embeddings.static_table import (
     read_static_table,
     write_static_table,
 )
+from tinydancer.embeddings.tokens import reached_tokens
 from tinydancer.errors import NotReady
 
 
@@ -109,10 +110,12 @@ def test_a_table_that_does_not_fit_together_is_refused(
         read_static_table(path)
 
 
-def test_the_builtin_vocabulary_is_that_of_bert() -> None:
+def test_the_builtin_vocabulary_is_what_texts_have_of_berts() -> None:
     vocabulary = builtin_vocabulary()
-    assert len(vocabulary) == 30522
-    assert vocabulary[101:104] == ("[CLS]", "[SEP]", "[MASK]")
+    # [UNK] stands first, since nothing finds what BERT's has before it; "the" begins the words.
+    assert vocabulary[0] == "[UNK]"
+    assert vocabulary[vocabulary.index("the") :][:3] == ("the", "of", "and")
+    assert reached_tokens(vocabulary) == list(range(len(vocabulary)))
 
 
 def test_the_builtin_table_is_the_one_that_its_readme_describes() -> None:

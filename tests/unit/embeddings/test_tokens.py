@@ -12,7 +12,7 @@ from tokenizers.pre_tokenizers import BertPreTokenizer
 
 from tinydancer.embeddings import tokens
 from tinydancer.embeddings.static import BUILTIN_TABLE, read_static_table
-from tinydancer.embeddings.tokens import WordPieces
+from tinydancer.embeddings.tokens import WordPieces, reached_tokens
 from tinydancer.errors import InvalidText, NotReady
 
 VOCABULARY = read_static_table(BUILTIN_TABLE).vocabulary
@@ -28,7 +28,9 @@ def reference(vocabulary: tuple[str, ...]) -> Tokenizer:
 
 
 REFERENCE = reference(VOCABULARY)
-SMALL = reference(VOCABULARY[:1200])
+# All single characters, but few words.
+FEW = VOCABULARY[: VOCABULARY.index("the") + 200]
+SMALL = reference(FEW)
 WORDS = st.sampled_from(
     ["Refund", "my", "café", "e\u0301", "don't", "日本", "a\tb", "\x1f", "[SEP]"]
 )
@@ -49,7 +51,7 @@ ASCII = st.text(st.characters(max_codepoint=126), max_size=12)
 @given(ASCII.filter(lambda word: " " not in word))
 def test_a_new_word_of_plain_letters_has_the_ids_that_the_tokenizer_gives_it(word: str) -> None:
     # given a vocabulary in which few words are whole, and some letters unknown
-    assert WordPieces(VOCABULARY[:1200]).ids(word) == SMALL.encode(word).ids
+    assert WordPieces(FEW).ids(word) == SMALL.encode(word).ids
 
 
 @pytest.mark.parametrize(
@@ -105,3 +107,31 @@ def test_a_vocabulary_without_the_unknown_token_is_refused() -> None:
 def test_a_vocabulary_with_a_token_twice_is_refused() -> None:
     with pytest.raises(NotReady, match="1 tokens twice"):
         WordPieces(["[UNK]", "b", "b"])
+
+
+def test_tokens_that_no_text_has_are_told_from_those_that_some_has() -> None:
+    vocabulary = [
+        "[PAD]",
+        "[unused3]",
+        "[UNK]",
+        "[SEP]",
+        "the",
+        "##ing",
+        "Ω",
+        "日",
+        "##日",
+        ".",
+        "##.",
+    ]
+    reached = [vocabulary[number] for number in reached_tokens(vocabulary)]
+    # "Ω" is written small first; "日" and "." are cut off from what stands before them.
+    assert reached == ["[UNK]", "the", "##ing", "日", "."]
+
+
+@given(TEXTS)
+def test_a_text_has_no_token_that_is_said_to_be_unreached(text: str) -> None:
+    # given a vocabulary with pieces of every kind
+    vocabulary = ("[UNK]", "a", "##a", "é", "##é", "日", "##日", "[", "##[", "Q", "##]", "#", "##0")
+    reached = set(reached_tokens(vocabulary))
+    # when a text is cut, then all that it has was foreseen
+    assert reached.issuperset(WordPieces(vocabulary).ids(text))
