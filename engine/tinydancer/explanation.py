@@ -71,25 +71,25 @@ class Explainer:
     @cached_property
     def scores(self) -> Floats:
         """(n, a) the scores, to DIGITS digits."""
-        return self._decisions.scores().round(DIGITS)
+        return _digits(self._decisions.scores())
 
     @cached_property
     def _parts(self) -> Floats:
         decisions = self._decisions
         parts = hybrid.parts(decisions.estimates, scope(decisions.candidates))
-        return parts.round(DIGITS)
+        return _digits(parts)
 
     @cached_property
     def _quality(self) -> Floats:
-        return self._decisions.estimates.quality.round(DIGITS)
+        return _digits(self._decisions.estimates.quality)
 
     @cached_property
     def _confidence(self) -> Floats:
-        return self._decisions.estimates.confidence.round(DIGITS)
+        return _digits(self._decisions.estimates.confidence)
 
     @cached_property
     def _tokens_out(self) -> Floats:
-        return self._evidence.tokens_out.round(DIGITS)
+        return _digits(self._evidence.tokens_out)
 
     def reasoning(self, row: int, rank: int) -> str:
         """One request's decision, or the agent at a lower rank, in a sentence."""
@@ -341,6 +341,11 @@ def _figure(value: Any) -> str:
     """A figure to six digits, without an exponent."""
     digits = format(float(value), ".6g")
     return digits if "e" not in digits else format(float(value), ".9f").rstrip("0").rstrip(".")
+
+
+def _digits(values: Floats) -> Floats:
+    rounded: Floats = values.round(DIGITS)
+    return rounded
 
 
 def _rounded(value: Any, digits: int = DIGITS) -> float:
