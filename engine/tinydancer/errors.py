@@ -10,6 +10,7 @@ TinyDancerError              XX000  the base of all
 ├── AlreadyExists            42710  a name is taken
 ├── NotReady                 55000  the state does not allow it (no agents, wrong dimension)
 ├── BudgetExceeded           53400  a budget or rate limit refuses it
+├── Held                     55P03  another transaction holds what it has to write
 ├── ProviderFailed           58030  an embedding provider did not answer as it should
 ├── ProtocolViolated         08P01  a frame that is none
 ├── Unauthorized             28000  the token is missing or wrong
@@ -86,6 +87,12 @@ class BudgetExceeded(TinyDancerError):
     """A budget or a rate limit refuses it."""
 
     sqlstate = "53400"
+
+
+class Held(TinyDancerError):
+    """Another transaction holds rows that it has to write, and has not let go in time."""
+
+    sqlstate = "55P03"
 
 
 class ProviderFailed(TinyDancerError):

@@ -5,10 +5,11 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from threading import Barrier
+from time import monotonic, sleep
 
 import psycopg
 import pytest
-from tests.conftest import Installation
+from tests.conftest import Installation, sqlstate
 
 
 @pytest.fixture
@@ -280,3 +281,41 @@ def test_a_restart_resets_nothing(agents: psycopg.Connection, installation: Inst
     after = agents.execute(ROUTE.format(""), ("x",)).fetchone()[0]
     assert [*before, after] == ["good", "good", "plain"]
     assert status(agents, "all") == (0, Decimal("0.021"))
+
+
+def test_a_decision_beside_an_uncommitted_outcome_is_an_error_within_seconds(agents):
+    agents.execute("SELECT ruvector_set_budget('all', 1)")
+    _, decision, *_ = agents.execute(ROUTE.format(""), ("x",)).fetchone()
+    began = monotonic()
+    with pytest.raises(psycopg.Error, match="holds budgets") as raised, agents.transaction():
+        agents.execute("SELECT ruvector_record_usage(%s, cost := 0.008)", (decision,))
+        agents.execute(ROUTE.format(""), ("y",))
+    assert sqlstate(raised.value) == "55P03"
+    assert "Commit" in raised.value.diag.message_hint
+    assert monotonic() - began < 20
+    assert status(agents, "all") == (0, Decimal("0.01"))
+    assert agents.execute(ROUTE.format(""), ("y",)).fetchone()[0] == "good"
+
+
+def test_whom_a_transaction_left_open_holds_up_holds_up_nobody_else(
+    agents: psycopg.Connection, installation: Installation
+):
+    agents.execute("SELECT ruvector_set_budget('acme', 1, 'tenant', 'acme')")
+
+    def ask(_: int) -> str | None:
+        with installation.connect() as connection, pytest.raises(psycopg.Error) as raised:
+            connection.execute(ROUTE.format(", tenant := 'acme'"), ("x",))
+        return sqlstate(raised.value)
+
+    with installation.connect() as idle, ThreadPoolExecutor(9) as sessions, idle.transaction():
+        idle.execute("SELECT ruvector_record_usage(agent_name := 'good', tenant := 'acme')")
+        waiting = [sessions.submit(ask, n) for n in range(9)]
+        sleep(0.5)
+        agents.execute("UPDATE agents SET quality = 0.1 WHERE name = 'good'")
+        asked = agents.execute(
+            "SELECT agent_name FROM route_decisions"
+            " WHERE request = 'x' AND optimize_for = 'quality' AND max_cost = 0.005"
+        )
+        assert asked.fetchone() == ("plain",)
+        assert not any(future.done() for future in waiting)
+        assert {future.result() for future in waiting} == {"55P03"}

@@ -130,7 +130,7 @@ def test_ids_carry_their_time_and_are_different(conn):
 def test_budgets_tell_what_remains_and_reserve_it(conn, database):
     conn.execute("SELECT ruvector_set_budget('all', 10)")
     conn.execute("SELECT ruvector_set_budget('dear', 2, 'agent', 'dear', soft_threshold := 0.4)")
-    budgets, payer = Reservations(database), Payer()
+    budgets, payer = Reservations(database, database), Payer()
     first, second = (new_decision_id(datetime.now(timezone.utc)) for _ in range(2))
     assert budgets.reserve([Claim(first, payer, "dear", Decimal(1))]) == [None]
     assert budgets.reserve([Claim(second, payer, "dear", Decimal("1.01"))]) == [
@@ -151,7 +151,7 @@ def test_maintenance_does_all_its_steps_as_the_engine(conn, schema_dsn):
     database.run(maintain)
     log = DecisionLog(database)
     log.keep([decision()], mode="sync", text=True)
-    budgets = Reservations(database)
+    budgets = Reservations(database, database)
     assert budgets.remaining(Payer(), ["a"]) == {}
     id_ = new_decision_id(datetime.now(timezone.utc))
     assert budgets.reserve([Claim(id_, Payer(), "a", Decimal(1))]) == [None]

@@ -53,6 +53,8 @@ _NOT_AHEAD = frozenset({"openai", "cascade"})
 # Collections by Python's cycle collector cost a scan milliseconds where they walk a large heap:
 # what a snapshot holds is taken out of its sight, and it looks at the rest less often.
 _GC_THRESHOLDS = (20_000, 20, 50)
+# Locks are held for milliseconds, but by a transaction that somebody leaves open.
+_PATIENCE_S = 3.0
 _DEFAULT_CLASSIFIER = DefaultClassifier()
 
 
@@ -66,9 +68,12 @@ class Engine:
         self._trainer = Trainer(dsn, self._database)
         self._log = DecisionLog(self._database, self._with_categories)
         self._unreadable: str | None = None
-        self.rates = RouteRates(self._database)
-        self.reservations = Reservations(self._database)
-        self.sessions = Sessions(self._database)
+        # What a user's transaction may hold is waited for on connections of its own, and not long:
+        # one that stays open must not stop the scans that need nothing of it.
+        self._contended = Database(dsn, patience_s=_PATIENCE_S)
+        self.rates = RouteRates(self._contended)
+        self.reservations = Reservations(self._database, self._contended)
+        self.sessions = Sessions(self._contended)
         self.request_words = partial(request_words, self._database)
         self.analytics = partial(routing_analytics, self._database)
         self.outcomes = partial(outcomes_of_decisions, self._database)
@@ -105,6 +110,7 @@ class Engine:
         self._trainer.stop()
         self._log.close()
         self._snapshots.close()
+        self._contended.close()
         self._database.close()
 
     def open_session(self, front_door: str) -> EngineSession:

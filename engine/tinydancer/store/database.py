@@ -12,7 +12,7 @@ from pgvector.psycopg import register_vector
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from tinydancer.errors import NotReady, Unavailable
+from tinydancer.errors import Held, NotReady, Unavailable
 
 Connection = psycopg.Connection[Any]
 T = TypeVar("T")
@@ -33,11 +33,15 @@ MAX_CONNECTIONS = 8
 class Database:
     """The database that holds the truth. Thread-safe; connections are made when needed.
 
-    Errors of the connection become Unavailable; the next use connects anew.
+    Errors of the connection become Unavailable; the next use connects anew. With `patience_s`
+    whoever waits longer for a lock, or three times as long for a connection, gets Held instead.
     """
 
-    def __init__(self, dsn: str, *, max_connections: int = MAX_CONNECTIONS) -> None:
+    def __init__(
+        self, dsn: str, *, max_connections: int = MAX_CONNECTIONS, patience_s: float | None = None
+    ) -> None:
         self._conninfo = make_conninfo(**(DEFAULTS | conninfo_to_dict(dsn)))
+        self._patience_s = patience_s
         self._slots = BoundedSemaphore(max_connections)
         self._lock = Lock()
         self._idle: list[Connection] = []
@@ -47,18 +51,26 @@ class Database:
     def connection(self) -> Iterator[Connection]:
         """An autocommit connection of one's own for a while.
 
-        Raises Unavailable where the database can't be reached or goes away meanwhile.
+        Raises Unavailable where the database can't be reached or goes away meanwhile, Held where
+        somebody holds a lock for longer than `patience_s`.
         """
-        with self._slots:
+        patience_s = self._patience_s
+        if not self._slots.acquire(timeout=None if patience_s is None else 3 * patience_s):
+            raise held("All connections of the engine for such decisions wait already.")
+        try:
             conn = self._take()
             try:
                 yield conn
+            except psycopg.errors.LockNotAvailable as error:
+                raise held(error.diag.context or "") from error
             except psycopg.OperationalError as error:
                 if conn.closed or conn.broken:
                     raise unavailable(error) from error
                 raise
             finally:
                 self._give_back(conn)
+        finally:
+            self._slots.release()
 
     def run(self, work: Callable[[Connection], T]) -> T:
         """The result of `work`, which may safely be done twice: a broken connection is replaced.
@@ -84,6 +96,8 @@ class Database:
             raise unavailable(error) from error
         try:
             _prepare(conn)
+            if self._patience_s is not None:
+                conn.execute(f"SET lock_timeout = {round(1000 * self._patience_s)}".encode())
         except psycopg.OperationalError as error:
             conn.close()
             raise unavailable(error) from error
@@ -129,6 +143,16 @@ def unavailable(error: psycopg.Error) -> Unavailable:
         "the engine can't reach its database",
         detail=str(error).strip(),
         hint="Start the server, or give the engine a DSN that works: tinydancer serve --dsn ...",
+    )
+
+
+def held(detail: str) -> Held:
+    """The engine's error for a lock that was not to be had in time."""
+    return Held(
+        "another transaction holds budgets, places or sessions that the decision needs",
+        detail=detail.strip(),
+        hint="Commit an outcome, a fallback or a change of budgets before asking for the next"
+        " decision: they hold their budgets to the end of their transaction.",
     )
 
 

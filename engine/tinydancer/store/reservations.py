@@ -48,10 +48,14 @@ RELEASE = "SELECT tinydancer.release_calls(%s)"
 
 
 class Reservations:
-    """The budgets of the database, and the calls in flight to its agents. Thread-safe."""
+    """The budgets of the database, and the calls in flight to its agents. Thread-safe.
 
-    def __init__(self, database: Database) -> None:
+    What is left is read from `database`; what waits for others who reserve goes to `contended`.
+    """
+
+    def __init__(self, database: Database, contended: Database) -> None:
         self._database = database
+        self._contended = contended
 
     def remaining(self, payer: Payer, agents: Sequence[str]) -> dict[str, Remaining]:
         """For each agent that comes under a budget the one that has least left.
@@ -92,8 +96,8 @@ class Reservations:
         """Reserve for each claim a place at its agent and its amount in every budget it is under.
 
         For each what refuses it, which then has reserved nothing; None where it is reserved. All
-        of them are reserved in one transaction. Raises Unavailable; it is not tried again then,
-        and what was reserved all the same is given back when it expires.
+        of them are reserved in one transaction. Raises Held, and Unavailable; it is not tried again
+        then, and what was reserved all the same is given back when it expires.
         """
         return self._reserve(RESERVE, claims)
 
@@ -106,7 +110,7 @@ class Reservations:
             [claim.payer.user_tier for claim in claims],
             [claim.amount for claim in claims],
         )
-        with self._database.connection() as conn:
+        with self._contended.connection() as conn:
             try:
                 row = conn.execute(statement, arguments).fetchone()
             except psycopg.errors.DeadlockDetected:
@@ -123,5 +127,5 @@ class Reservations:
         return self._reserve(RESERVE_TEAM, claims)
 
     def release(self, decisions: Sequence[UUID]) -> None:
-        """Give back what decisions have reserved. Raises Unavailable."""
-        self._database.run(lambda conn: conn.execute(RELEASE, (list(decisions),)))
+        """Give back what decisions have reserved. Raises Held, Unavailable."""
+        self._contended.run(lambda conn: conn.execute(RELEASE, (list(decisions),)))
