@@ -8,7 +8,9 @@ from decimal import Decimal
 from hashlib import sha256
 
 import numpy as np
+import psycopg
 import pytest
+from psycopg import conninfo
 
 from tinydancer.budgets import Claim, Payer, Refusal
 from tinydancer.decisions import Decision, decision_time, new_decision_id
@@ -117,6 +119,34 @@ def test_a_decision_that_the_table_refuses_does_not_hold_up_the_next(conn, log):
     assert (log.written, log.dropped) == (1, 1)
 
 
+def test_a_decision_that_the_table_refuses_takes_no_other_with_it(conn, log):
+    log.keep([decision(), decision(propensity=0.0), decision()], mode="async", text=True)
+    assert log.flush()
+    assert (log.written, log.dropped) == (2, 1)
+    assert conn.execute("SELECT count(*) FROM decisions").fetchone() == (2,)
+
+
+def test_what_people_asked_is_not_in_the_log_of_what_is_refused(conn, log, caplog):
+    log.keep([decision(request="my salary", propensity=0.0)], mode="async", text=True)
+    assert log.flush()
+    assert "23514" in caplog.text  # a check_violation, whose detail has the row
+    assert "salary" not in caplog.text
+
+
+def test_decisions_whose_writing_is_cancelled_are_written_later(conn, schema_dsn, log):
+    writing = "query LIKE 'COPY tinydancer.decisions%' AND wait_event_type = 'Lock'"
+    with psycopg.connect(schema_dsn) as other:
+        other.execute("LOCK TABLE tinydancer.decisions IN EXCLUSIVE MODE")
+        log.keep([decision()], mode="async", text=True)
+        assert not log.flush(timeout=0.5)
+        cancelled = conn.execute(
+            f"SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE {writing}"
+        ).fetchall()
+    assert cancelled == [(True,)]
+    assert log.flush()
+    assert (log.written, log.dropped) == (1, 0)
+
+
 def test_ids_carry_their_time_and_are_different(conn):
     now = datetime(2026, 7, 8, 9, 10, 11, 123000, tzinfo=timezone.utc)
     ids = {new_decision_id(now) for _ in range(1000)}
@@ -145,8 +175,6 @@ def test_budgets_tell_what_remains_and_reserve_it(conn, database):
 
 
 def test_maintenance_does_all_its_steps_as_the_engine(conn, schema_dsn):
-    from psycopg import conninfo
-
     database = Database(conninfo.make_conninfo(schema_dsn, options="-c role=tinydancer_engine"))
     database.run(maintain)
     log = DecisionLog(database)

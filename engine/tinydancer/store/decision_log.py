@@ -2,8 +2,8 @@
 
 'sync' commits a decision before its answer goes out. 'async' hands it to a thread that writes
 batches by COPY: an engine that is killed loses what was decided in the last FLUSH_SECONDS and the
-batch under way; while the database is away at most MOST_WAITING decisions wait, and the oldest are
-dropped first and counted.
+batch under way; while the database can't take them at most MOST_WAITING decisions wait, and the
+oldest are dropped first and counted.
 
 The category of a request is found when its decision is written: after its answer where that is
 async, and for a whole batch at once.
@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from hashlib import sha256
 from threading import Condition, Thread
 from time import monotonic
+from traceback import format_tb
 
 import psycopg
 from psycopg.types.json import Jsonb
@@ -62,8 +63,19 @@ COPY = f"COPY tinydancer.decisions ({', '.join(_COLUMNS)}) FROM STDIN (FORMAT BI
 PARTITIONS = "SELECT tinydancer.ensure_partitions(%s, %s)"
 
 
+# A decision, and whether its text is kept.
+Row = tuple[Decision, bool]
 # Decisions with what is found out about them when they are written.
 Complete = Callable[[Sequence[Decision]], Sequence[Decision]]
+# Errors of the database's state, not of a row: no connection, no room, no right, read only ...
+_OF_ITS_STATE = (
+    TinyDancerError,
+    psycopg.OperationalError,
+    psycopg.ProgrammingError,
+    psycopg.InternalError,
+)
+# ... but for these two, a limit that a row is over, and a trigger that refuses it.
+_OF_A_ROW = (psycopg.errors.ProgramLimitExceeded, psycopg.errors.RaiseException)
 
 
 class DecisionLog:
@@ -74,7 +86,7 @@ class DecisionLog:
     ) -> None:
         self._database = database
         self._complete = complete
-        self._waiting: deque[tuple[Decision, bool]] = deque()
+        self._waiting: deque[Row] = deque()
         self._wake = Condition()
         self._writing = False
         self._stopping = False
@@ -91,9 +103,7 @@ class DecisionLog:
         if mode == "off" or not decisions:
             return
         if mode == "sync":
-            whole = [(decision, text) for decision in self._complete(decisions)]
-            self._database.run(lambda conn: _copy(conn, whole))
-            self.written += len(whole)
+            self._write_rows([(decision, text) for decision in decisions])
             return
         rows = [(decision, text) for decision in decisions]
         with self._wake:
@@ -133,41 +143,59 @@ class DecisionLog:
                     self._waiting.popleft() for _ in range(min(MOST_AT_ONCE, len(self._waiting)))
                 ]
                 self._writing = bool(batch)
-            if batch:
-                self._write_batch(batch)
-
-    def _write_batch(self, batch: list[tuple[Decision, bool]]) -> None:
-        try:
-            whole = self._complete([decision for decision, _ in batch])
-            rows = [(decision, text) for decision, (_, text) in zip(whole, batch, strict=True)]
-            self._database.run(lambda conn: _copy(conn, rows))
-        except TinyDancerError as error:
-            logger.warning("%d decisions wait for the database: %s", len(batch), error.message)
-            self._put_back(batch)
-        except Exception:
-            # One that the table refuses must not hold up the others for ever.
-            logger.exception("%d decisions could not be kept", len(batch))
+            if not batch:
+                continue
+            waiting = self._write_batch(batch)
             with self._wake:
-                self.dropped += len(batch)
-                self._writing = False
-        else:
-            with self._wake:
-                self.written += len(batch)
+                self._put_back(waiting)
                 self._writing = False
                 self._wake.notify_all()
+                if waiting and not self._stopping:
+                    self._wake.wait(RETRY_SECONDS)
 
-    def _put_back(self, batch: list[tuple[Decision, bool]]) -> None:
+    def _write_batch(self, batch: list[Row]) -> list[Row]:
+        """Write decisions; those that have to wait, as the database can't take any right now."""
+        try:
+            self._write_rows(batch)
+        except Exception as error:
+            if isinstance(error, _OF_ITS_STATE) and not isinstance(error, _OF_A_ROW):
+                logger.warning("%d decisions wait for the database: %s", len(batch), _said(error))
+                return batch
+            if len(batch) > 1:
+                # One that the table refuses must not hold up the others, nor take them along.
+                half = len(batch) // 2
+                return self._write_batch(batch[:half]) + self._write_batch(batch[half:])
+            logger.error("decision %s can't be kept: %s", batch[0][0].id, _said(error))  # noqa: TRY400
+            with self._wake:
+                self.dropped += 1
+        return []
+
+    def _write_rows(self, rows: Sequence[Row]) -> None:
+        """Write decisions, complete, in one transaction."""
+        whole = self._complete([decision for decision, _ in rows])
+        kept = [(decision, text) for decision, (_, text) in zip(whole, rows, strict=True)]
+        self._database.run(lambda conn: _copy(conn, kept))
         with self._wake:
-            room = max(0, MOST_WAITING - len(self._waiting))
-            kept = batch[len(batch) - min(room, len(batch)) :]
-            self.dropped += len(batch) - len(kept)
-            self._waiting.extendleft(reversed(kept))
-            self._writing = False
-            if not self._stopping:
-                self._wake.wait(RETRY_SECONDS)
+            self.written += len(kept)
+
+    def _put_back(self, batch: list[Row]) -> None:
+        """Have decisions wait before all others, the latest of them where not all have room."""
+        room = max(0, MOST_WAITING - len(self._waiting))
+        kept = batch[len(batch) - min(room, len(batch)) :]
+        self.dropped += len(batch) - len(kept)
+        self._waiting.extendleft(reversed(kept))
 
 
-def _copy(conn: Connection, rows: Sequence[tuple[Decision, bool]]) -> None:
+def _said(error: Exception) -> str:
+    """What went wrong, without the detail that quotes a row, and so what people asked."""
+    if isinstance(error, psycopg.Error):
+        return f"{error.sqlstate}: {error.diag.message_primary}"
+    if isinstance(error, TinyDancerError):
+        return error.message
+    return "".join([type(error).__name__, "\n", *format_tb(error.__traceback__)])
+
+
+def _copy(conn: Connection, rows: Sequence[Row]) -> None:
     """Write decisions in one transaction, and their partitions first where they are missing."""
     try:
         _copy_rows(conn, rows)
@@ -179,7 +207,7 @@ def _copy(conn: Connection, rows: Sequence[tuple[Decision, bool]]) -> None:
         _copy_rows(conn, rows)
 
 
-def _copy_rows(conn: Connection, rows: Sequence[tuple[Decision, bool]]) -> None:
+def _copy_rows(conn: Connection, rows: Sequence[Row]) -> None:
     with conn.transaction(), conn.cursor() as cursor, cursor.copy(COPY.encode()) as copy:
         copy.set_types(list(_COLUMNS.values()))
         for decision, text in rows:
