@@ -8,6 +8,8 @@ from __future__ import annotations
 import logging
 from threading import Event, Thread
 
+import psycopg
+
 from tinydancer.errors import Unavailable
 from tinydancer.store.database import Connection, Database
 
@@ -15,11 +17,16 @@ logger = logging.getLogger(__name__)
 
 SECONDS_BETWEEN = 30.0
 
-# Each in a transaction of its own: one that fails holds up no other.
-STEPS = (
+# Each returns of how many it was, up to a number that keeps its transaction short: it is called
+# until nothing is left, as more may expire in the time between than one call takes. The bound is
+# there for the steps after it.
+EXPIRING = (
     "SELECT tinydancer.expire_reservations()",
     "SELECT tinydancer.expire_calls()",
     "SELECT tinydancer.expire_sessions()",
+)
+MOST_CALLS = 1_000
+STEPS = (
     "SELECT tinydancer.ensure_partitions()",
     "SELECT tinydancer.apply_retention()",
     "SELECT tinydancer.compact_sums()",
@@ -27,9 +34,22 @@ STEPS = (
 
 
 def maintain(conn: Connection) -> None:
-    """Do each step once."""
-    for step in STEPS:
-        conn.execute(step.encode())
+    """Do each step, in transactions of its own: one that fails holds up no other.
+
+    Raises what the last of them raised that failed.
+    """
+    failed: psycopg.Error | None = None
+    for step in (*EXPIRING, *STEPS):
+        try:
+            calls = MOST_CALLS if step in EXPIRING else 1
+            while calls and conn.execute(step.encode()).fetchone() != (0,):
+                calls -= 1
+        except psycopg.Error as error:
+            if conn.closed:
+                raise
+            failed = error
+    if failed is not None:
+        raise failed
 
 
 class Maintenance:
