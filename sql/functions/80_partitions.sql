@@ -45,7 +45,9 @@ COMMENT ON FUNCTION tinydancer.ensure_partitions(timestamptz, timestamptz) IS
 
 CREATE OR REPLACE FUNCTION tinydancer.apply_retention() RETURNS text[]
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER
-SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' AS $$
+SET search_path = pg_catalog, pg_temp SET timezone = 'UTC'
+-- To drop a partition takes its parent from everybody, and all who come wait behind who waits.
+SET lock_timeout = '200ms' AS $$
 DECLARE
     old record;
     dropped text[] := '{}';
@@ -63,8 +65,13 @@ BEGIN
                     ELSE usage_retention END
         ORDER BY child.relname
     LOOP
-        EXECUTE format('DROP TABLE tinydancer.%I', old.relname);
-        dropped := dropped || old.relname::text;
+        BEGIN
+            EXECUTE format('DROP TABLE IF EXISTS tinydancer.%I', old.relname);
+            dropped := dropped || old.relname::text;
+        EXCEPTION WHEN lock_not_available THEN
+            -- Somebody reads it, or another partition: there is a next time.
+            NULL;
+        END;
     END LOOP;
     DELETE FROM tinydancer.usage_keys
     WHERE occurred_at < (SELECT date_trunc('month', now() - usage_retention)
@@ -73,6 +80,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION tinydancer.apply_retention() IS
-    'Drops the monthly partitions that settings no longer keep; their names. Sums stay.';
+    'Drops the monthly partitions that settings no longer keep, and that nobody uses right now; '
+    'their names. Sums stay.';
 
 SELECT tinydancer.ensure_partitions(now() - interval '1 month', now() + interval '1 month');

@@ -299,6 +299,19 @@ def test_old_partitions_go_when_settings_say_so_and_their_sums_stay(conn, agent)
     assert conn.execute("SELECT outcomes FROM agent_stats").fetchone() == (2,)
 
 
+def test_retention_keeps_nobody_waiting_behind_a_long_report(conn, schema_dsn, agent):
+    old = "SELECT ruvector_record_usage(agent_name := 'a', cost := 1, occurred_at := %s)"
+    conn.execute(old, (datetime(2020, 5, 5, tzinfo=timezone.utc),))
+    conn.execute("UPDATE settings SET usage_retention = '90 days', decisions_retention = '90 days'")
+    with psycopg.connect(schema_dsn) as report:
+        report.execute("SELECT count(*) FROM tinydancer.usage")
+        conn.execute("SET statement_timeout = '10s'")
+        (dropped,) = conn.execute("SELECT apply_retention()").fetchone()
+        assert "usage_2020_05" not in dropped
+        assert "decisions_2020_05" in dropped
+    assert conn.execute("SELECT apply_retention()").fetchone() == (["usage_2020_05"],)
+
+
 def test_the_time_in_a_decisions_id_is_its_time(conn):
     at = datetime(2026, 3, 4, 5, 6, 7, 891000, tzinfo=timezone.utc)
     decided = (
