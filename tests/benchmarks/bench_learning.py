@@ -11,7 +11,6 @@ from time import process_time
 
 import numpy as np
 
-from tinydancer.agents.pool import BreakerPolicy, Outcome, breaker
 from tinydancer.cost_optimizer.allocation import Market, allocate_budget
 from tinydancer.cost_optimizer.batch import optimise_batch
 from tinydancer.embeddings.static import StaticEmbedder
@@ -102,8 +101,6 @@ def rest() -> None:
     )
     alpha, beta = rng.uniform(1, 50, 10), rng.uniform(1, 50, 10)
     timed("Thompson, 10 agents", lambda: thompson(Beliefs(alpha, beta), np.zeros(10)), 100)
-    ledger = [Outcome(float(i), bool(i % 7)) for i in range(200)]
-    timed("breaker from 200 outcomes", lambda: breaker(ledger, 201, BreakerPolicy()), 50)
     timed("take a request apart", lambda: split_request("Build and deploy a web application"), 300)
 
 
