@@ -16,7 +16,6 @@ import numpy as np
 from tinydancer.agents.pool import Pool
 from tinydancer.agents.registry import AgentTable, Floats
 from tinydancer.budgets import Claim, Payer, Refusal, Remaining
-from tinydancer.errors import TinyDancerError
 from tinydancer.explanation import Evidence, Explainer, routes_taken
 from tinydancer.policies.estimates import Estimates, Mask
 from tinydancer.router import Barrier, Decisions
@@ -179,7 +178,7 @@ def decide_and_reserve(
                 looked = True
             decisions = choose(refusals.barriers())
             waiting = needs.waiting(decisions, rows)
-    except TinyDancerError:
+    except Exception:
         if reserved:
             reservations.release(reserved)
         raise

@@ -205,7 +205,7 @@ def keep_or_release(
     """Keep decisions; where that fails, what they have reserved is given back."""
     try:
         keep(decisions)
-    except TinyDancerError:
+    except Exception:
         if reservations is not None:
             reservations.release([decision.id for decision in decisions])
         raise

@@ -58,6 +58,7 @@ class Settings:
     category_share: float = 0.5
     max_text_bytes: int = 1000
     max_batch: int = 10_000
+    exploration: str = "none"
     prior_weight: float = 10.0
 
 
