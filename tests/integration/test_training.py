@@ -7,6 +7,10 @@ import time
 import psycopg
 import pytest
 
+from tinydancer.embeddings.wrapper import EmbedderWrapper
+from tinydancer.trainings import classifier, heartbeat
+from tinydancer.trainings.run import train_next
+
 TAUGHT = {
     "refund": [
         "please refund my payment",
@@ -218,6 +222,29 @@ def test_a_training_whose_worker_died_is_taken_over(db):
     while db.execute("SELECT state FROM models").fetchone() != ("ready",):
         assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+def test_a_training_gives_signs_of_life_while_its_texts_are_embedded(
+    conn, database, embedder, monkeypatch
+):
+    teach(conn)
+    (model,) = conn.execute("SELECT ruvector_train_classifier('slow')").fetchone()
+    signs = "SELECT heartbeat_at FROM models WHERE id = %s"
+
+    class Slow(EmbedderWrapper):
+        def embed(self, texts):
+            (before,) = conn.execute(signs, (model,)).fetchone()
+            deadline = time.monotonic() + 5
+            while conn.execute(signs, (model,)).fetchone() == (before,):
+                assert time.monotonic() < deadline, "nobody says that the work goes on"
+                time.sleep(0.01)
+            return embedder.embed(texts)
+
+    monkeypatch.setattr(heartbeat, "_SECONDS_BETWEEN_SIGNS", 0.02)
+    monkeypatch.setattr(classifier, "open_embedder", lambda settings: Slow(embedder))
+    with database.connection() as worker:
+        assert train_next(worker)
+    assert finished(conn, model) == "ready"
 
 
 @pytest.fixture

@@ -20,6 +20,7 @@ from tinydancer.store import training_queue
 from tinydancer.store.database import Connection
 from tinydancer.store.settings import open_embedder, read_settings
 from tinydancer.store.training_queue import LabelledRequest, Training
+from tinydancer.trainings.heartbeat import beating
 
 _SECONDS_BETWEEN_BEATS = 1.0
 
@@ -38,19 +39,25 @@ def train_classifier(conn: Connection, training: Training) -> None:
     data = prepare(_of(rows, "train"))
     embedder = open_embedder(read_settings(conn))
     progress("embedding", 0, 1)
+    # A service may take minutes for as many texts.
+    with beating(conn, training, "embedding", 0.0):
+        vectors = embedder.embed(data.texts)
+        held_out = _held_out(_of(rows, "valid"), data, embedder)
+        outside = _outside(_of(rows, "out_of_scope"), embedder)
     fitted = fit(
         data,
-        embedder.embed(data.texts),
+        vectors,
         embedder.space,
         FitOptions(coverage=float(training.asked["coverage"]), seed=training.seed),
-        held_out=_held_out(_of(rows, "valid"), data, embedder),
-        outside=_outside(_of(rows, "out_of_scope"), embedder),
+        held_out=held_out,
+        outside=outside,
         progress=progress,
     )
     weights = packing.to_bytes(fitted.classifier)
     # What can't be read back is not stored, and what is stored is what was measured.
     classifier = packing.from_bytes(weights, f"model {training.model}")
-    metrics = {**asdict(fitted.metrics), **_test(_of(rows, "test"), classifier, embedder)}
+    with beating(conn, training, "testing", 1.0):
+        metrics = {**asdict(fitted.metrics), **_test(_of(rows, "test"), classifier, embedder)}
     about = {
         "rows": len(data),
         "merged": data.merged,

@@ -17,15 +17,15 @@ _SECONDS_BETWEEN_SIGNS = 20.0
 
 
 @contextmanager
-def beating(conn: Connection, training: Training, stage: str) -> Iterator[None]:
-    """Says that the work goes on while it has no steps to say so itself."""
+def beating(conn: Connection, training: Training, stage: str, progress: float) -> Iterator[None]:
+    """Says that the work goes on while it has no steps to say so itself; `progress` is 0 to 1."""
     done = threading.Event()
 
     def beat() -> None:
         # Where the training was taken over, storing its result says so.
         with suppress(TinyDancerError, psycopg.Error):
             while not done.wait(_SECONDS_BETWEEN_SIGNS):
-                training_queue.beat(conn, training, stage, 0.5)
+                training_queue.beat(conn, training, stage, progress)
 
     thread = threading.Thread(target=beat, daemon=True)
     thread.start()

@@ -111,7 +111,7 @@ def train_quality(conn: Connection, training: Training) -> None:
     decided = outcomes_of_decisions(conn)
     judged = latest_outcomes(conn, embedder.space, MOST_ROWS)
     refresh = Refresh.of(conn, embedder) if training.asked.get("refresh") else None
-    with beating(conn, training, "fitting"):
+    with beating(conn, training, "fitting", 0.5):
         model = fit_ledger(judged, embedder, training.seed)
         if refresh is not None:
             refresh = refresh.judged(model, judged, embedder, training.seed)
