@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import pwd
+import stat
 import tempfile
 from contextlib import suppress
 from pathlib import Path
@@ -100,12 +101,16 @@ def runtime_bases() -> list[Path]:
 
 
 def is_ours(directory: Path) -> bool:
-    """Whether it is a directory that belongs to us, and that nobody else can write to."""
+    """Whether it is a directory of ours, no link, that nobody else can write to."""
     try:
         status = directory.lstat()
     except FileNotFoundError:
         return False
-    return directory.is_dir() and status.st_uid == os.geteuid() and not status.st_mode & 0o022
+    return (
+        stat.S_ISDIR(status.st_mode)
+        and status.st_uid == os.geteuid()
+        and not status.st_mode & 0o022
+    )
 
 
 def _system_directory(path: Path) -> None:

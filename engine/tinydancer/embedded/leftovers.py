@@ -20,6 +20,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from tinydancer.embedded.directories import is_ours
+
 OWNER = "owner"
 """In a directory of sockets: the data directory that it belongs to."""
 
@@ -53,7 +55,7 @@ def holding(place: Path) -> Iterator[None]:
 
 
 def _sweep(runtime: Path) -> Iterator[Path]:
-    if not _is_ours(runtime) or _age(runtime) < _YOUNG_SECONDS or _answers(runtime):
+    if not is_ours(runtime) or _age(runtime) < _YOUNG_SECONDS or _answers(runtime):
         return
     try:
         directory = Path(os.fsdecode((runtime / OWNER).read_bytes()))
@@ -66,7 +68,7 @@ def _sweep(runtime: Path) -> Iterator[Path]:
         if not alone:
             return
         place = directory.parent
-        if _is_ours(place) and (place / HELD).is_file():
+        if is_ours(place) and (place / HELD).is_file():
             with _nobody_else(place / HELD) as abandoned:
                 if abandoned:
                     shutil.rmtree(place)
@@ -74,13 +76,6 @@ def _sweep(runtime: Path) -> Iterator[Path]:
         if not _leads_to(directory / "run", runtime):
             shutil.rmtree(runtime)
             yield runtime
-
-
-def _is_ours(directory: Path) -> bool:
-    """Whether it is a directory of ours, no link, that nobody else can write to."""
-    status = directory.lstat()
-    is_plain = directory.is_dir() and not directory.is_symlink()
-    return is_plain and status.st_uid == os.geteuid() and not status.st_mode & 0o022
 
 
 def _age(runtime: Path) -> float:

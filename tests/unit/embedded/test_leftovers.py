@@ -57,6 +57,11 @@ def test_sockets_of_a_data_directory_that_is_gone_are_removed(base: Path, tmp_pa
     assert list(base.iterdir()) == []
 
 
+def test_sockets_go_where_the_place_of_the_data_is_gone_too(base: Path, tmp_path: Path) -> None:
+    runtime = runtime_of(base, tmp_path / "gone" / "data")
+    assert sweep([base]) == [runtime]
+
+
 def test_sockets_that_a_data_directory_leads_to_stay(base: Path, data: Path) -> None:
     runtime = runtime_of(base, data)
     (data / "run").symlink_to(runtime)
