@@ -90,6 +90,36 @@ def snapshots(database: Database, embedder: Embedder) -> Iterator[Snapshots]:
 
 
 @pytest.fixture
+def plan_agents(db: psycopg.Connection) -> psycopg.Connection:
+    """An installation with agents as the plan has them: two models and a tool."""
+    db.execute(
+        """
+        SELECT ruvector_register_agent('gpt-4', 'llm', ARRAY['reasoning', 'code', 'analysis'],
+                   cost_per_1k_tokens := 0.03, avg_latency_ms := 2500, quality_score := 0.95),
+               ruvector_register_agent('haiku', 'llm', ARRAY['simple-tasks'],
+                   cost_per_1k_tokens := 0.00025, avg_latency_ms := 400, quality_score := 0.8),
+               ruvector_register_agent('runner', 'tool', ARRAY['code-execution'],
+                   cost_per_call := 0.001, avg_latency_ms := 100, quality_score := 0.9)
+        """
+    )
+    return db
+
+
+@pytest.fixture
+def good_and_plain(db: psycopg.Connection) -> psycopg.Connection:
+    """An installation with two tools for one work: 'good', and 'plain' at a tenth of the cost."""
+    db.execute(
+        """
+        SELECT ruvector_register_agent('good', 'tool', ARRAY['work'], cost_per_call := 0.01,
+                   avg_latency_ms := 100, quality_score := 0.9),
+               ruvector_register_agent('plain', 'tool', ARRAY['work'], cost_per_call := 0.001,
+                   avg_latency_ms := 100, quality_score := 0.5)
+        """
+    )
+    return db
+
+
+@pytest.fixture
 def second_engine(
     installation: Installation, db: psycopg.Connection, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[str]:

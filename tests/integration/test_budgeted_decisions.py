@@ -13,16 +13,8 @@ from tests.conftest import Installation, sqlstate
 
 
 @pytest.fixture
-def agents(db: psycopg.Connection) -> psycopg.Connection:
-    db.execute(
-        """
-        SELECT ruvector_register_agent('good', 'tool', ARRAY['work'], cost_per_call := 0.01,
-                   avg_latency_ms := 100, quality_score := 0.9),
-               ruvector_register_agent('plain', 'tool', ARRAY['work'], cost_per_call := 0.001,
-                   avg_latency_ms := 100, quality_score := 0.5)
-        """
-    )
-    return db
+def agents(good_and_plain: psycopg.Connection) -> psycopg.Connection:
+    return good_and_plain
 
 
 ROUTE = (

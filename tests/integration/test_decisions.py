@@ -7,16 +7,10 @@ import pytest
 
 
 @pytest.fixture
-def agents(db: psycopg.Connection) -> psycopg.Connection:
-    db.execute(
-        """
-        SELECT ruvector_register_agent('gpt-4', 'llm', ARRAY['reasoning', 'code', 'analysis'],
-                   cost_per_1k_tokens := 0.03, avg_latency_ms := 2500, quality_score := 0.95),
-               ruvector_register_agent('haiku', 'llm', ARRAY['simple-tasks'],
-                   cost_per_1k_tokens := 0.00025, avg_latency_ms := 400, quality_score := 0.8)
-        """
-    )
-    return db
+def agents(plan_agents: psycopg.Connection) -> psycopg.Connection:
+    """The two models."""
+    plan_agents.execute("SELECT ruvector_remove_agent('runner')")
+    return plan_agents
 
 
 @pytest.mark.parametrize("mode", ["async", "sync"])

@@ -9,17 +9,9 @@ import pytest
 
 
 @pytest.fixture
-def agents(db: psycopg.Connection) -> psycopg.Connection:
-    db.execute(
-        """
-        UPDATE settings SET decision_log = 'sync';
-        SELECT ruvector_register_agent('good', 'tool', ARRAY['work'], cost_per_call := 0.01,
-                   avg_latency_ms := 100, quality_score := 0.9),
-               ruvector_register_agent('plain', 'tool', ARRAY['work'], cost_per_call := 0.001,
-                   avg_latency_ms := 100, quality_score := 0.5)
-        """
-    )
-    return db
+def agents(good_and_plain: psycopg.Connection) -> psycopg.Connection:
+    good_and_plain.execute("UPDATE settings SET decision_log = 'sync'")
+    return good_and_plain
 
 
 def serve(db: psycopg.Connection, requests: int) -> None:

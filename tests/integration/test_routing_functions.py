@@ -7,18 +7,8 @@ import pytest
 
 
 @pytest.fixture
-def agents(db: psycopg.Connection) -> psycopg.Connection:
-    db.execute(
-        """
-        SELECT ruvector_register_agent('gpt-4', 'llm', ARRAY['reasoning', 'code', 'analysis'],
-                   cost_per_1k_tokens := 0.03, avg_latency_ms := 2500, quality_score := 0.95),
-               ruvector_register_agent('haiku', 'llm', ARRAY['simple-tasks'],
-                   cost_per_1k_tokens := 0.00025, avg_latency_ms := 400, quality_score := 0.8),
-               ruvector_register_agent('runner', 'tool', ARRAY['code-execution'],
-                   cost_per_call := 0.001, avg_latency_ms := 100, quality_score := 0.9)
-        """
-    )
-    return db
+def agents(plan_agents: psycopg.Connection) -> psycopg.Connection:
+    return plan_agents
 
 
 def test_a_request_is_routed_with_the_columns_that_the_plan_shows(agents):
