@@ -6,7 +6,7 @@ import subprocess
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -19,7 +19,7 @@ from tinydancer.errors import NotReady
 if TYPE_CHECKING:
     import psycopg
 
-    from tinydancer.store.database import Database
+    from tinydancer.store.database import Connection, Database
     from tinydancer.store.front_doors import EngineAddress
 
 EMBEDDERS = ("static", "minilm", "cascade", "openai", "sentence-transformers")
@@ -225,7 +225,7 @@ def _open(dsn: str | None, password_file: Path | None, directory: Path | None) -
     return Database(dsn)
 
 
-def _let_engine_log_in(connection: psycopg.Connection[Any], password: str) -> None:
+def _let_engine_log_in(connection: Connection, password: str) -> None:
     """Set the engine's password; the server gets its SCRAM verifier only."""
     from psycopg import sql
 

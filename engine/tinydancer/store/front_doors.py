@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 import psycopg
 from psycopg import sql
 
 from tinydancer.errors import InvalidInput
+from tinydancer.store.database import Connection
 from tinydancer_fdw.contract import TABLES, Table
 
-Connection = psycopg.Connection[Any]
 # ADD, SET or DROP where an option is changed, its name, its value.
 Option = tuple[Literal["", "ADD ", "SET ", "DROP "], str, str | None]
 

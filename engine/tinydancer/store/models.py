@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
-
-import psycopg
 
 from tinydancer.errors import InvalidInput
 from tinydancer.learning import quality_file
 from tinydancer.learning.quality import QualityModel
 from tinydancer.neural import model_file, packing
 from tinydancer.neural.classifier import RouteClassifier
+from tinydancer.store.database import Connection
 
 ACTIVE = """
 SELECT id, name, checksum FROM tinydancer.models
@@ -67,9 +65,7 @@ class StoredQuality(StoredModel):
         return quality_file.unpack(contents, self.space, self.source)
 
 
-def read_classifier(
-    conn: psycopg.Connection[Any], previous: StoredClassifier | None
-) -> StoredClassifier | None:
+def read_classifier(conn: Connection, previous: StoredClassifier | None) -> StoredClassifier | None:
     """The active classifier, or None; `previous` itself where that is still the one."""
     row = _active(conn, "classifier", None)
     if row is None or _same(row, previous):
@@ -78,7 +74,7 @@ def read_classifier(
 
 
 def read_quality(
-    conn: psycopg.Connection[Any], space: str, previous: StoredQuality | None
+    conn: Connection, space: str, previous: StoredQuality | None
 ) -> StoredQuality | None:
     """The active quality model where it was trained in `space`, or None.
 
@@ -91,9 +87,7 @@ def read_quality(
     return StoredQuality(*row, _weights(conn, row[0]), space)
 
 
-def _active(
-    conn: psycopg.Connection[Any], kind: str, space: str | None
-) -> tuple[int, str, bytes] | None:
+def _active(conn: Connection, kind: str, space: str | None) -> tuple[int, str, bytes] | None:
     with conn.cursor(binary=True) as cursor:
         row = cursor.execute(ACTIVE, (kind, space, space)).fetchone()
     return None if row is None else (row[0], row[1], row[2])
@@ -103,7 +97,7 @@ def _same(row: tuple[int, str, bytes], previous: StoredModel | None) -> bool:
     return previous is not None and (previous.id, previous.name, previous.checksum) == row
 
 
-def _weights(conn: psycopg.Connection[Any], number: int) -> bytes:
+def _weights(conn: Connection, number: int) -> bytes:
     with conn.cursor(binary=True) as cursor:
         row = cursor.execute(WEIGHTS, (number,)).fetchone()
     return row[0] if row else b""

@@ -11,11 +11,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import psycopg
-
 from tinydancer.embeddings.base import Embedder
 from tinydancer.errors import NotReady
-from tinydancer.store.database import Database
+from tinydancer.store.database import Connection, Database
 from tinydancer.store.settings import read_settings
 from tinydancer.store.write_back import vector_texts
 
@@ -151,7 +149,7 @@ def reembed(
 
 
 def _stage(
-    conn: psycopg.Connection[Any],
+    conn: Connection,
     embedder: Embedder,
     names: dict[str, str],
     progress: Callable[[int, int], None],
@@ -171,7 +169,7 @@ def _stage(
             progress(done, max(done, total))
 
 
-def _value(conn: psycopg.Connection[Any], query: str, parameters: Any = None) -> Any:
+def _value(conn: Connection, query: str, parameters: Any = None) -> Any:
     row = conn.execute(query, parameters).fetchone()
     assert row is not None  # noqa: S101 - each has one row
     return row[0]

@@ -5,11 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
-import psycopg
-
-Connection = psycopg.Connection[Any]
+from tinydancer.store.database import Connection
 
 # Of outcomes that the agents of today had. The last decisions are taken, in the order of time.
 LATEST = """

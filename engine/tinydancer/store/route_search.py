@@ -8,13 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
-
-import psycopg
 
 from tinydancer.embeddings.base import Vectors
-from tinydancer.semantic_routes.route import Route
-from tinydancer.store.database import Database
+from tinydancer.semantic_routes.route import Hit
+from tinydancer.store.database import Connection, Database
 from tinydancer.store.settings import Settings
 from tinydancer.store.snapshot import Snapshot
 
@@ -45,8 +42,6 @@ EF_SEARCH = "SELECT set_config('hnsw.ef_search', %s, true)"
 CAN_ITERATE = "SELECT current_setting('hnsw.iterative_scan', true) IS NOT NULL"
 ITERATE = "SET LOCAL hnsw.iterative_scan = strict_order"
 NO_INDEX = "SET LOCAL enable_indexscan = off"
-
-Hit = tuple[Route, float]
 
 
 def ranked_routes(database: Database, snapshot: Snapshot, queries: Vectors) -> list[Iterator[Hit]]:
@@ -91,7 +86,7 @@ def _search(database: Database, snapshot: Snapshot, queries: Vectors, limit: int
 
 
 def _fetch(
-    conn: psycopg.Connection[Any], settings: Settings, queries: Vectors, limit: int
+    conn: Connection, settings: Settings, queries: Vectors, limit: int
 ) -> list[list[tuple[str, float, bool, bool]]]:
     can_iterate = conn.execute(CAN_ITERATE).fetchone() == (True,)
     with conn.pipeline(), conn.transaction():

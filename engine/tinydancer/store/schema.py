@@ -12,12 +12,12 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import resources
-from typing import Any
 
 import psycopg
 from psycopg import sql
 
 from tinydancer.errors import InvalidInput, NotReady
+from tinydancer.store.database import Connection
 from tinydancer.store.front_doors import (
     FRONT_DOORS,
     EngineAddress,
@@ -36,7 +36,6 @@ __all__ = [
     "version",
 ]
 
-Connection = psycopg.Connection[Any]
 Progress = Callable[[str], None]
 
 # pgvector's HNSW takes vectors up to this length.

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Any
-
-import psycopg
 
 from tinydancer.embeddings.base import Embedder
 from tinydancer.embeddings.select import EmbedderSettings, embedder_for, read_api_key
 from tinydancer.errors import NotReady
+from tinydancer.store.database import Connection
 
 
 @dataclass(frozen=True)
@@ -53,7 +51,7 @@ _COLUMNS = ", ".join(column.name for column in fields(Settings))
 READ = f"SELECT {_COLUMNS} FROM tinydancer.settings"  # noqa: S608 - our own names
 
 
-def read_settings(conn: psycopg.Connection[Any]) -> Settings:
+def read_settings(conn: Connection) -> Settings:
     """The settings that `conn` sees. Raises NotReady where the row was deleted."""
     row = conn.execute(READ).fetchone()
     if row is None:

@@ -12,7 +12,6 @@ from time import monotonic
 from typing import Any
 
 import numpy as np
-import psycopg
 from numpy.typing import NDArray
 
 from tinydancer.agents.model import Agent, Performance, Prices
@@ -24,11 +23,10 @@ from tinydancer.semantic_routes.conditions import Conditions
 from tinydancer.semantic_routes.route import Route
 from tinydancer.semantic_routes.table import RouteTable
 from tinydancer.semantic_routes.words import Words
+from tinydancer.store.database import Connection
 from tinydancer.store.freshness import EVERYTHING, STALE_PARTS, Seen
 from tinydancer.store.models import StoredClassifier, StoredQuality, read_classifier, read_quality
 from tinydancer.store.settings import Settings, read_settings
-
-Connection = psycopg.Connection[Any]
 
 POSITION = "SELECT pg_current_snapshot()::text, 'tinydancer.changes'::regclass::oid"
 

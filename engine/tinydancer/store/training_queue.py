@@ -8,12 +8,10 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-import psycopg
 from psycopg.types.json import Jsonb
 
 from tinydancer.errors import NotReady
-
-Connection = psycopg.Connection[Any]
+from tinydancer.store.database import Connection
 
 CHANNEL = "tinydancer_trainings"
 # A worker that has not been heard of for two minutes is taken to be dead.

@@ -8,13 +8,11 @@ brings them back. Any part of it may be lost at any moment.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
-import psycopg
 from psycopg import sql
 
 from tinydancer.embeddings.base import Embedder, Vectors
-from tinydancer.store.database import Database
+from tinydancer.store.database import Connection, Database
 from tinydancer.store.snapshot import Unsaved
 
 ROWS_AT_ONCE = 500
@@ -51,7 +49,7 @@ def write_back(database: Database, embedder: Embedder, unsaved: tuple[Unsaved, .
     return written
 
 
-def write_vectors(conn: psycopg.Connection[Any], embedder: Embedder, batch: Unsaved) -> int:
+def write_vectors(conn: Connection, embedder: Embedder, batch: Unsaved) -> int:
     """Write one batch in a transaction that engines need not hear of; the rows written."""
     key, text = SOURCES[batch.table]
     with conn.transaction():
