@@ -5,7 +5,7 @@ from __future__ import annotations
 import psycopg
 import pytest
 
-from tinydancer.store.route_text import request_words
+from tinydancer.store.request_words import request_words
 
 ASK = "SELECT route_name, similarity FROM semantic_matches WHERE query = %s AND top_k = 5"
 TICKET = "Good morning, since the update my kitchen lamp blinks ERR_4711 twice and goes dark"

@@ -32,9 +32,9 @@ from tinydancer.store.demand import past_demand
 from tinydancer.store.maintenance import Maintenance
 from tinydancer.store.outcomes import outcomes_of_decisions
 from tinydancer.store.rates import RouteRates
+from tinydancer.store.request_words import request_words
 from tinydancer.store.reservations import Reservations
 from tinydancer.store.route_search import ranked_routes
-from tinydancer.store.route_text import request_words
 from tinydancer.store.sessions import Sessions
 from tinydancer.store.settings import open_embedder
 from tinydancer.store.snapshot import Snapshot
