@@ -2,7 +2,8 @@
  * tinydancer_fdw.h: what the parts of the native front door share.
  *
  *     options.c       options of servers, mappings and tables; IMPORT FOREIGN SCHEMA
- *     quals.c         which clauses are inputs, and what a plan remembers of them
+ *     quals.c         which clauses are inputs
+ *     scan_plan.c     what a plan remembers of a scan
  *     planning.c      paths and plans of a foreign scan
  *     fdw.c           the handler, and the running of a foreign scan
  *     batched_path.c  a join that sends its outer values in batches: its plan ...
@@ -146,8 +147,9 @@ extern List *pick_input_quals(PlannerInfo *root, RelOptInfo *rel, RelationInputs
 							  List *clauses, List **others);
 extern Bitmapset *compared_inputs(PlannerInfo *root, RelOptInfo *rel, RelationInputs *inputs,
 								  List *others);
-extern List *columns_needed(const RelationInputs *inputs, Bitmapset *needed);
 extern double requests_of(enum InputMatch match, Expr *value);
+
+/* ---- scan_plan.c ---- */
 
 /* What a plan remembers of a scan; its values are expressions kept beside it, in order. */
 typedef struct ScanPlan
@@ -163,6 +165,7 @@ typedef struct ScanPlan
 	AttrNumber	echoed;			/* a column whose echo no clause of the plan checks, or 0 */
 } ScanPlan;
 
+extern List *columns_needed(const RelationInputs *inputs, Bitmapset *needed);
 extern List *scan_plan_to_list(const ScanPlan *plan);
 extern ScanPlan scan_plan_from_list(List *list);
 
