@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import psycopg
+import pytest
 
 from tinydancer.cli import COMMANDS
 
@@ -13,13 +14,13 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", ROOT / "docker/README.md"]
 
 
-def test_its_sql_runs_in_order(db: psycopg.Connection) -> None:
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.parent.name)
+def test_its_sql_runs_in_order(db: psycopg.Connection, page: Path) -> None:
     db.execute("CREATE TABLE public.tickets (id int, state text, body text)")
     try:
         db.execute("INSERT INTO public.tickets VALUES (1, 'new', 'Where is my order?')")
-        text = (ROOT / "README.md").read_text()
-        blocks = re.findall(r"```sql\n(.*?)```", text, re.DOTALL)
-        assert len(blocks) >= 2
+        blocks = re.findall(r"```sql\n(.*?)```", page.read_text(), re.DOTALL)
+        assert blocks
         for block in blocks:
             for statement in block.split(";\n"):
                 if statement.strip():

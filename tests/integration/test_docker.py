@@ -92,6 +92,9 @@ def test_the_first_start_makes_a_database_behind_the_secrets_password(
     with running(server, volume) as dsn:
         with psycopg.connect(dsn, password=PASSWORD) as connection:
             assert connection.execute("SHOW data_checksums").fetchone() == ("on",)
+            # As `tinydancer up` has it: functions are found without a schema's name.
+            path = ('"$user", public, tinydancer',)
+            assert connection.execute("SHOW search_path").fetchone() == path
         with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
             psycopg.connect(dsn, password="another")
         with pytest.raises(psycopg.OperationalError, match="no password supplied"):
@@ -100,6 +103,36 @@ def test_the_first_start_makes_a_database_behind_the_secrets_password(
     (volume / "password").unlink()
     with running(server, volume) as dsn, psycopg.connect(dsn, password=PASSWORD) as connection:
         assert connection.execute("SELECT 1").fetchone() == (1,)
+
+
+def test_a_first_start_that_was_cut_off_is_begun_again(server: Server, volume: Path) -> None:
+    assert server.embedded is not None
+    part = volume / "data.part"
+    part.mkdir()
+    (part / "PG_VERSION").write_text("17\n")
+    if os.geteuid() == 0:
+        os.chown(part, server.embedded.account.uid, server.embedded.account.gid)
+        os.chown(part / "PG_VERSION", server.embedded.account.uid, server.embedded.account.gid)
+    with running(server, volume) as dsn, psycopg.connect(dsn, password=PASSWORD) as connection:
+        assert connection.execute("SELECT 1").fetchone() == (1,)
+    assert not part.exists()
+
+
+def test_a_first_start_that_fails_to_make_the_database_leaves_no_data(
+    server: Server, volume: Path
+) -> None:
+    script = volume / "entrypoint"
+    text = script.read_text()
+    script.write_text(text.replace("CREATE DATABASE tinydancer;", "CREATE DATABASE template1;"))
+    assert script.read_text() != text
+    done = subprocess.run(
+        **command(server, volume, "true"),  # type: ignore[call-overload]
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode != 0
+    assert 'database "template1" already exists' in done.stderr
+    assert not (volume / "data").exists()
 
 
 def test_a_start_without_the_secret_is_refused_and_leaves_nothing(

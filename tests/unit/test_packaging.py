@@ -48,6 +48,43 @@ def test_the_containers_are_made_of_files_that_there_are() -> None:
             assert (ROOT / source).exists(), f"{dockerfile.name} copies {source}"
 
 
+def test_the_build_context_is_what_the_containers_are_made_of() -> None:
+    lines = (ROOT / ".dockerignore").read_text().splitlines()
+    # Everything is left out, but for what a COPY names: no password, no .venv, no history.
+    assert lines[1] == "*"
+    copied: set[str] = set()
+    for dockerfile in (ROOT / "docker").glob("Dockerfile.*"):
+        for sources in re.findall(
+            r"^COPY (?!--from)(.+) \S+$", dockerfile.read_text(), re.MULTILINE
+        ):
+            copied.update(sources.split())
+    let_in = {line[1:] for line in lines if line.startswith("!")}
+    for source in copied:
+        assert any(source == each or source.startswith(f"{each}/") for each in let_in), source
+    for each in let_in:
+        assert any(source == each or source.startswith(f"{each}/") for source in copied), each
+
+
+def test_no_container_has_a_capability_and_none_runs_as_root() -> None:
+    compose = yaml.safe_load((ROOT / "docker/compose.yaml").read_text())
+    for name, service in compose["services"].items():
+        assert service["cap_drop"] == ["ALL"], name
+        assert service["security_opt"] == ["no-new-privileges:true"], name
+        dockerfile = (ROOT / service["build"]["dockerfile"]).read_text()
+        assert re.findall(r"^USER (\S+)$", dockerfile, re.MULTILINE)[-1] != "root", name
+    for name in ("install", "engine"):
+        assert compose["services"][name]["read_only"], name
+
+
+def test_every_volume_of_an_image_has_a_name_in_each_service() -> None:
+    # One that has none is made anew, without a name, by each `up`, and stays behind.
+    compose = yaml.safe_load((ROOT / "docker/compose.yaml").read_text())
+    for name, service in compose["services"].items():
+        dockerfile = (ROOT / service["build"]["dockerfile"]).read_text()
+        named = {volume.split(":")[1] for volume in service.get("volumes", [])}
+        assert set(re.findall(r"^VOLUME (\S+)$", dockerfile, re.MULTILINE)) <= named, name
+
+
 def test_the_services_hang_together() -> None:
     compose = yaml.safe_load((ROOT / "docker/compose.yaml").read_text())
     services = compose["services"]
