@@ -95,6 +95,10 @@ def test_the_first_start_makes_a_database_behind_the_secrets_password(
             # As `tinydancer up` has it: functions are found without a schema's name.
             path = ('"$user", public, tinydancer',)
             assert connection.execute("SHOW search_path").fetchone() == path
+            # In PostgreSQL 17 full-text search goes by LC_CTYPE, whatever the locale's provider is:
+            # with C, "Ünal" and "ünal" would be two words.
+            ctype = "SELECT datctype FROM pg_database WHERE datname = 'tinydancer'"
+            assert connection.execute(ctype).fetchone() == ("C.UTF-8",)
         with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
             psycopg.connect(dsn, password="another")
         with pytest.raises(psycopg.OperationalError, match="no password supplied"):
