@@ -12,6 +12,11 @@ from collections.abc import Callable
 from contextlib import suppress
 
 _FLAGS = ("QueryCancelPending", "ProcDiePending")
+# In PostgreSQL's structure of transaction counters (access/transam.h), on 64-bit machines: where
+# the next transaction's number is, and the count of ended ones. They have not moved from 14 to 18.
+_KNOWN_VERSIONS = range(14, 19)
+_NEXT_XID = 8
+_ENDED = 56
 
 
 class Backend:
@@ -25,6 +30,7 @@ class Backend:
         program = ctypes.CDLL(None)
         self._flags: tuple[ctypes.c_int, ...] = ()
         self._started: Callable[[], int] | None = None
+        self._place = _place(program)
         with suppress(AttributeError, ValueError):
             self._flags = tuple(ctypes.c_int.in_dll(program, flag) for flag in _FLAGS)
             started = program.GetCurrentStatementStartTimestamp
@@ -39,3 +45,46 @@ class Backend:
     def statement_started(self) -> int | None:
         """When the client's statement began, in PostgreSQL's microseconds; None if unknown."""
         return None if self._started is None else self._started()
+
+    def commits(self) -> str:
+        """How far the server has come, as a scan says it; "" where that can't be known.
+
+        Read without PostgreSQL's lock. A commit counts before it is acknowledged and before anyone
+        sees it, so that whoever has heard of one finds it counted.
+        """
+        if self._place is None:
+            return ""
+        server, ended = self._place
+        return f"{server}{ended.value}"
+
+
+def _place(program: ctypes.CDLL) -> tuple[str, ctypes.c_uint64] | None:
+    """The server (its identifier, and when it was started), and where it counts ended transactions.
+
+    None in a version where that is not known, or where what stands beside it is not what it should
+    be: the number of the next transaction, for which PostgreSQL has a function.
+    """
+    try:
+        setting, next_xid = program.GetConfigOption, program.ReadNextFullTransactionId
+        setting.restype = ctypes.c_char_p
+        setting.argtypes = [ctypes.c_char_p, ctypes.c_bool, ctypes.c_bool]
+        next_xid.restype = ctypes.c_uint64
+        next_xid.argtypes = []
+        identifier = program.GetSystemIdentifier
+        identifier.restype = ctypes.c_int64
+        identifier.argtypes = []
+        started = ctypes.c_int64.in_dll(program, "PgStartTime").value
+        version = int(setting(b"server_version_num", True, False) or 0) // 10_000
+        if version not in _KNOWN_VERSIONS or ctypes.sizeof(ctypes.c_void_p) != 8:
+            return None
+        name = "TransamVariables" if version >= 17 else "ShmemVariableCache"
+        counters = ctypes.c_void_p.in_dll(program, name).value
+    except (AttributeError, ValueError):
+        return None
+    if counters is None:
+        return None
+    there = ctypes.c_uint64.from_address(counters + _NEXT_XID)
+    before, said, after = there.value, next_xid(), there.value
+    if not before <= said <= after:
+        return None
+    return f"{identifier()}/{started}/", ctypes.c_uint64.from_address(counters + _ENDED)

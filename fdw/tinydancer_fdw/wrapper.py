@@ -150,7 +150,13 @@ class TinyDancer(ForeignDataWrapper):  # type: ignore[misc]
             _fail(error.sqlstate, str(error), hint=error.hint)
         wanted = set(columns).union(item.column for item in inputs)
         asked = tuple(name for name in self._columns if name in wanted)
-        scan = Scan(self._table.name, asked, tuple(inputs), _process.statement())
+        scan = Scan(
+            self._table.name,
+            asked,
+            tuple(inputs),
+            statement=_process.statement(),
+            commits=_process.backend.commits(),
+        )
         return self._rows(scan)
 
     def _rows(self, scan: Scan) -> Iterator[Sequence[str | None]]:

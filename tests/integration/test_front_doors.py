@@ -509,3 +509,36 @@ def test_fifty_backends_at_once_are_all_answered(
     for thread in threads:
         thread.join()
     assert answers == [True] * 150
+
+
+# ---- what a scan finds out before it reads ----
+
+
+def test_nobody_asks_the_database_for_changes_where_no_transaction_has_ended(
+    agents: psycopg.Connection,
+) -> None:
+    def questions() -> list[Any]:
+        """When the engine was answered last on the connection for this question."""
+        return rows(
+            agents,
+            "SELECT pid, state_change FROM pg_stat_activity WHERE datname = current_database()"
+            " AND query LIKE '%pg_visible_in_snapshot%' AND pid <> pg_backend_pid()",
+        )
+
+    def ask() -> str:
+        [(name,)] = rows(agents, "SELECT agent_name FROM route_decisions WHERE request = 'hello'")
+        return str(name)
+
+    def asks_again() -> bool:
+        ask()
+        before = questions()
+        ask()
+        return questions() != before
+
+    # given scans with no commit in between: the server's own processes commit at times as well
+    assert not all(asks_again() for _ in range(20))
+    # when somebody commits, then the next scan asks
+    before = questions()
+    agents.execute("DELETE FROM agents WHERE name <> 'coder'")
+    assert ask() == "coder"
+    assert questions() != before
