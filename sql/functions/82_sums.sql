@@ -16,124 +16,62 @@ $$;
 COMMENT ON FUNCTION tinydancer.bucket_latency(smallint) IS
     'The latency that stands for a bucket, within 1% of all in it.';
 
+CREATE OR REPLACE FUNCTION tinydancer.free_shard(written bigint) RETURNS smallint
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    many CONSTANT boolean := written >= 1000;
+    shards CONSTANT integer := 8;
+    home CONSTANT integer := pg_backend_pid() % shards;
+    shard integer;
+BEGIN
+    -- A transaction has the shards that it writes into for itself, to its end. Few rows go into any
+    -- of 1 to 8, many into the first that is free, from 0 on, that of merged sums: what one session
+    -- after the other loads is merged as soon as it is there.
+    IF many AND pg_try_advisory_xact_lock(hashtextextended('tinydancer.sums', 0)) THEN
+        RETURN 0;
+    END IF;
+    FOR step IN 0 .. shards - 1 LOOP
+        shard := 1 + CASE WHEN many THEN step ELSE (home + step) % shards END;
+        IF pg_try_advisory_xact_lock(hashtextextended('tinydancer.sums', shard)) THEN
+            RETURN shard;
+        END IF;
+    END LOOP;
+    PERFORM pg_advisory_xact_lock(hashtextextended('tinydancer.sums', home + 1));
+    RETURN home + 1;
+END
+$$;
+COMMENT ON FUNCTION tinydancer.free_shard(bigint) IS
+    'The shard of sums that so many written rows are to be added to: no other transaction has it until '
+    'this one ends. Waits only where all are taken.';
+
 CREATE OR REPLACE FUNCTION tinydancer.sum_usage() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-    -- Sessions write into one of eight rows of each sum, so that they seldom wait for each other.
-    -- Shard 0 is of days gone by, merged: see compact_sums.
-    shard CONSTANT integer := pg_backend_pid() % 8 + 1;
-    source text;
-    sign integer;
+    sign CONSTANT integer := TG_ARGV[0];
+    written CONSTANT bigint := (SELECT count(*) FROM changed);
+    shard smallint;
 BEGIN
-    FOR source, sign IN
-        SELECT * FROM (VALUES ('added', 1), ('removed', -1)) AS sides
-        WHERE (column1 = 'added' AND TG_OP IN ('INSERT', 'UPDATE'))
-            OR (column1 = 'removed' AND TG_OP IN ('DELETE', 'UPDATE'))
-    LOOP
-        -- Rows are locked in the order of their keys, the same in every session.
-        EXECUTE format($query$
-            INSERT INTO tinydancer.usage_hourly AS present
-            SELECT tenant, dimension, value, date_trunc('hour', occurred_at, 'UTC'), $1,
-                $2 * count(*), $2 * count(*) FILTER (WHERE success), $2 * sum(cost),
-                $2 * count(latency_ms), $2 * coalesce(sum(latency_ms::numeric), 0),
-                $2 * coalesce(sum(input_tokens), 0), $2 * coalesce(sum(output_tokens), 0)
-            FROM %I, LATERAL (VALUES
-                ('agent', agent), ('route', coalesce(route, '')),
-                ('category', coalesce(category, '')), ('user_tier', coalesce(user_tier, ''))
-            ) AS sides (dimension, value)
-            GROUP BY 1, 2, 3, 4 ORDER BY 2, 4, 3, 1
-            ON CONFLICT (dimension, hour, value, tenant, shard) DO UPDATE SET
-                requests = present.requests + excluded.requests,
-                successes = present.successes + excluded.successes,
-                cost = present.cost + excluded.cost,
-                latency_count = present.latency_count + excluded.latency_count,
-                latency_sum = present.latency_sum + excluded.latency_sum,
-                input_tokens = present.input_tokens + excluded.input_tokens,
-                output_tokens = present.output_tokens + excluded.output_tokens
-            $query$, source) USING shard, sign;
-        EXECUTE format($query$
-            INSERT INTO tinydancer.usage_latency AS present
-            SELECT tenant, dimension, value, period, $1, bucket, $2 * count(*)
-            FROM %I, LATERAL (SELECT tinydancer.latency_bucket(latency_ms) AS bucket) AS found,
-                LATERAL (VALUES
-                    ('agent', agent, date_trunc('day', occurred_at, 'UTC')),
-                    ('route', coalesce(route, ''), date_trunc('day', occurred_at, 'UTC')),
-                    ('category', coalesce(category, ''), date_trunc('day', occurred_at, 'UTC')),
-                    ('user_tier', coalesce(user_tier, ''), date_trunc('day', occurred_at, 'UTC')),
-                    ('hour', '', date_trunc('hour', occurred_at, 'UTC'))
-                ) AS sides (dimension, value, period)
-            WHERE latency_ms IS NOT NULL
-            GROUP BY tenant, dimension, value, period, bucket ORDER BY 2, 4, 3, 1, 6
-            ON CONFLICT (dimension, period, value, tenant, shard, bucket) DO UPDATE SET
-                requests = present.requests + excluded.requests
-            $query$, source) USING shard, sign;
-        EXECUTE format($query$
-            INSERT INTO tinydancer.agent_outcomes AS present
-            SELECT agent, $1, $2 * count(*), $2 * count(*) FILTER (WHERE success),
-                $2 * count(latency_ms), $2 * coalesce(sum(latency_ms::numeric), 0),
-                $2 * count(quality), $2 * coalesce(sum(quality::numeric), 0),
-                $2 * sum(coalesce(quality::numeric, success::integer)),
-                $2 * count(output_tokens), $2 * coalesce(sum(output_tokens), 0),
-                $2 * count(decision_id)
-            FROM %I GROUP BY agent ORDER BY agent
-            ON CONFLICT (agent, shard) DO UPDATE SET
-                requests = present.requests + excluded.requests,
-                successes = present.successes + excluded.successes,
-                latency_count = present.latency_count + excluded.latency_count,
-                latency_sum = present.latency_sum + excluded.latency_sum,
-                quality_count = present.quality_count + excluded.quality_count,
-                quality_sum = present.quality_sum + excluded.quality_sum,
-                reward_sum = present.reward_sum + excluded.reward_sum,
-                output_count = present.output_count + excluded.output_count,
-                output_sum = present.output_sum + excluded.output_sum,
-                decided = present.decided + excluded.decided
-            $query$, source) USING shard, sign;
-    END LOOP;
-    IF TG_OP = 'TRUNCATE' THEN
-        DELETE FROM tinydancer.usage_hourly;
-        DELETE FROM tinydancer.usage_latency;
-        DELETE FROM tinydancer.agent_outcomes;
-        DELETE FROM tinydancer.usage_keys;
+    IF written = 0 THEN
+        RETURN NULL;
     END IF;
-    RETURN NULL;
-END
-$$;
-COMMENT ON FUNCTION tinydancer.sum_usage() IS
-    'Trigger: keeps the sums over usage, whatever statement changes it.';
-CREATE OR REPLACE TRIGGER sum_added AFTER INSERT ON tinydancer.usage
-REFERENCING NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION tinydancer.sum_usage();
-CREATE OR REPLACE TRIGGER sum_removed AFTER DELETE ON tinydancer.usage
-REFERENCING OLD TABLE AS removed FOR EACH STATEMENT EXECUTE FUNCTION tinydancer.sum_usage();
-CREATE OR REPLACE TRIGGER sum_changed AFTER UPDATE ON tinydancer.usage
-REFERENCING NEW TABLE AS added OLD TABLE AS removed
-FOR EACH STATEMENT EXECUTE FUNCTION tinydancer.sum_usage();
-CREATE OR REPLACE TRIGGER sum_truncated AFTER TRUNCATE ON tinydancer.usage
-FOR EACH STATEMENT EXECUTE FUNCTION tinydancer.sum_usage();
-
-CREATE OR REPLACE FUNCTION tinydancer.compact_sums() RETURNS bigint
-LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
-DECLARE
-    past CONSTANT timestamptz := date_trunc('day', now(), 'UTC') - interval '1 day';
-    merged bigint;
-BEGIN
-    IF NOT pg_try_advisory_xact_lock(hashtextextended('tinydancer.compact_sums', 0)) THEN
-        RETURN 0;
-    END IF;
-    -- Tenants are told apart by agent only, so all others' sums become one. Rows that somebody is
-    -- adding to are left for the next time: this waits for nobody.
-    WITH several AS (
-        SELECT ctid FROM tinydancer.usage_hourly WHERE hour < past AND shard <> 0
-        FOR UPDATE SKIP LOCKED
-    ), gone AS (
-        DELETE FROM tinydancer.usage_hourly AS old USING several WHERE old.ctid = several.ctid
-        RETURNING old.*
-    )
+    shard := tinydancer.free_shard(written);
+    -- Only by agent are tenants told apart: all else would be as many rows more for each of them.
     INSERT INTO tinydancer.usage_hourly AS present
-    SELECT CASE dimension WHEN 'agent' THEN tenant ELSE '' END, dimension, value, hour, 0,
-        sum(requests), sum(successes), sum(cost), sum(latency_count), sum(latency_sum),
-        sum(input_tokens), sum(output_tokens)
-    FROM gone GROUP BY 1, 2, 3, 4 ORDER BY 2, 4, 3, 1
-    ON CONFLICT (dimension, hour, value, tenant, shard) DO UPDATE SET
+    SELECT CASE grouping(agent) WHEN 0 THEN tenant ELSE '' END,
+        CASE 0 WHEN grouping(agent) THEN 'agent' WHEN grouping(route) THEN 'route'
+            WHEN grouping(category) THEN 'category' ELSE 'user_tier' END,
+        coalesce(agent, route, category, user_tier), hour, shard,
+        sign * count(*), sign * count(*) FILTER (WHERE success), sign * sum(cost),
+        sign * count(latency_ms), sign * coalesce(sum(latency_ms::numeric), 0),
+        sign * coalesce(sum(input_tokens), 0), sign * coalesce(sum(output_tokens), 0)
+    FROM (
+        SELECT tenant, agent, coalesce(route, '') AS route, coalesce(category, '') AS category,
+            coalesce(user_tier, '') AS user_tier, date_trunc('hour', occurred_at, 'UTC') AS hour,
+            success, cost, latency_ms, input_tokens, output_tokens
+        FROM changed
+    ) AS outcomes
+    GROUP BY hour, GROUPING SETS ((tenant, agent), route, category, user_tier)
+    ON CONFLICT ON CONSTRAINT usage_hourly_pkey DO UPDATE SET
         requests = present.requests + excluded.requests,
         successes = present.successes + excluded.successes,
         cost = present.cost + excluded.cost,
@@ -141,26 +79,133 @@ BEGIN
         latency_sum = present.latency_sum + excluded.latency_sum,
         input_tokens = present.input_tokens + excluded.input_tokens,
         output_tokens = present.output_tokens + excluded.output_tokens;
-    WITH several AS (
-        SELECT ctid FROM tinydancer.usage_latency WHERE period < past AND shard <> 0
-        FOR UPDATE SKIP LOCKED
-    ), gone AS (
-        DELETE FROM tinydancer.usage_latency AS old USING several WHERE old.ctid = several.ctid
-        RETURNING old.*
-    )
     INSERT INTO tinydancer.usage_latency AS present
-    SELECT CASE dimension WHEN 'agent' THEN tenant ELSE '' END, dimension, value, period, 0,
-        bucket, sum(requests)
-    FROM gone GROUP BY 1, 2, 3, 4, 6 ORDER BY 2, 4, 3, 1, 6
-    ON CONFLICT (dimension, period, value, tenant, shard, bucket) DO UPDATE SET
+    SELECT CASE grouping(agent) WHEN 0 THEN tenant ELSE '' END,
+        CASE 0 WHEN grouping(agent) THEN 'agent' WHEN grouping(route) THEN 'route'
+            WHEN grouping(category) THEN 'category' WHEN grouping(user_tier) THEN 'user_tier'
+            ELSE 'hour' END,
+        coalesce(agent, route, category, user_tier, ''), coalesce(day, hour), shard, bucket,
+        sign * count(*)
+    FROM (
+        SELECT tenant, agent, coalesce(route, '') AS route, coalesce(category, '') AS category,
+            coalesce(user_tier, '') AS user_tier, date_trunc('day', occurred_at, 'UTC') AS day,
+            date_trunc('hour', occurred_at, 'UTC') AS hour,
+            tinydancer.latency_bucket(latency_ms) AS bucket
+        FROM changed WHERE latency_ms IS NOT NULL
+    ) AS outcomes
+    GROUP BY bucket, GROUPING SETS (
+        (day, tenant, agent), (day, route), (day, category), (day, user_tier), hour)
+    ON CONFLICT ON CONSTRAINT usage_latency_pkey DO UPDATE SET
         requests = present.requests + excluded.requests;
-    GET DIAGNOSTICS merged = ROW_COUNT;
-    RETURN merged;
+    INSERT INTO tinydancer.category_outcomes AS present
+    SELECT coalesce(category, ''), agent, date_trunc('day', occurred_at, 'UTC'), shard,
+        sign * count(*), sign * sum(coalesce(quality::numeric, success::integer))
+    FROM changed GROUP BY 1, 2, 3
+    ON CONFLICT ON CONSTRAINT category_outcomes_pkey DO UPDATE SET
+        requests = present.requests + excluded.requests,
+        reward_sum = present.reward_sum + excluded.reward_sum;
+    INSERT INTO tinydancer.agent_outcomes AS present
+    SELECT agent, shard, sign * count(*), sign * count(*) FILTER (WHERE success),
+        sign * count(latency_ms), sign * coalesce(sum(latency_ms::numeric), 0),
+        sign * count(quality), sign * coalesce(sum(quality::numeric), 0),
+        sign * sum(coalesce(quality::numeric, success::integer)),
+        sign * count(output_tokens), sign * coalesce(sum(output_tokens), 0),
+        sign * count(decision_id)
+    FROM changed GROUP BY agent
+    ON CONFLICT ON CONSTRAINT agent_outcomes_pkey DO UPDATE SET
+        requests = present.requests + excluded.requests,
+        successes = present.successes + excluded.successes,
+        latency_count = present.latency_count + excluded.latency_count,
+        latency_sum = present.latency_sum + excluded.latency_sum,
+        quality_count = present.quality_count + excluded.quality_count,
+        quality_sum = present.quality_sum + excluded.quality_sum,
+        reward_sum = present.reward_sum + excluded.reward_sum,
+        output_count = present.output_count + excluded.output_count,
+        output_sum = present.output_sum + excluded.output_sum,
+        decided = present.decided + excluded.decided;
+    RETURN NULL;
+END
+$$;
+COMMENT ON FUNCTION tinydancer.sum_usage() IS
+    'Trigger: adds the rows of its transition table to the sums over usage, 1 or -1 times.';
+CREATE OR REPLACE TRIGGER sum_added AFTER INSERT ON tinydancer.usage
+REFERENCING NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION tinydancer.sum_usage('1');
+CREATE OR REPLACE TRIGGER sum_removed AFTER DELETE ON tinydancer.usage
+REFERENCING OLD TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION tinydancer.sum_usage('-1');
+CREATE OR REPLACE TRIGGER sum_changed_from AFTER UPDATE ON tinydancer.usage
+REFERENCING OLD TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION tinydancer.sum_usage('-1');
+CREATE OR REPLACE TRIGGER sum_changed_to AFTER UPDATE ON tinydancer.usage
+REFERENCING NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION tinydancer.sum_usage('1');
+
+CREATE OR REPLACE FUNCTION tinydancer.forget_sums() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    DELETE FROM tinydancer.usage_hourly;
+    DELETE FROM tinydancer.usage_latency;
+    DELETE FROM tinydancer.category_outcomes;
+    DELETE FROM tinydancer.agent_outcomes;
+    DELETE FROM tinydancer.usage_keys;
+    RETURN NULL;
+END
+$$;
+COMMENT ON FUNCTION tinydancer.forget_sums() IS
+    'Trigger: where usage is truncated, nothing is left of its sums and keys.';
+CREATE OR REPLACE TRIGGER sum_truncated AFTER TRUNCATE ON tinydancer.usage
+FOR EACH STATEMENT EXECUTE FUNCTION tinydancer.forget_sums();
+
+CREATE OR REPLACE FUNCTION tinydancer.compact_sums() RETURNS bigint
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    past CONSTANT timestamptz := date_trunc('day', now(), 'UTC') - interval '1 day';
+    sums regclass;
+    period name;
+    keys text;
+    measures text;
+    totals text;
+    additions text;
+    merged bigint;
+    total bigint := 0;
+BEGIN
+    IF NOT pg_try_advisory_xact_lock(hashtextextended('tinydancer.sums', 0)) THEN
+        RETURN 0;
+    END IF;
+    FOR sums, period IN VALUES
+        ('tinydancer.usage_hourly'::regclass, 'hour'), ('tinydancer.usage_latency', 'period'),
+        ('tinydancer.category_outcomes', 'day')
+    LOOP
+        -- What is not in the key is added up.
+        SELECT string_agg(quote_ident(attname), ', ') FILTER (WHERE in_key AND attname <> 'shard'),
+            string_agg(quote_ident(attname), ', ') FILTER (WHERE NOT in_key),
+            string_agg(format('sum(%I)', attname), ', ') FILTER (WHERE NOT in_key),
+            string_agg(format('%1$I = present.%1$I + excluded.%1$I', attname), ', ')
+                FILTER (WHERE NOT in_key)
+        INTO keys, measures, totals, additions
+        FROM (
+            SELECT attname, attnum = ANY (conkey) AS in_key
+            FROM pg_attribute JOIN pg_constraint ON conrelid = attrelid AND contype = 'p'
+            WHERE attrelid = sums AND attnum > 0 AND NOT attisdropped ORDER BY attnum
+        ) AS columns;
+        -- Rows that somebody is adding to are left for the next time: this waits for nobody.
+        EXECUTE format($query$
+            WITH several AS (
+                SELECT ctid FROM %1$s WHERE %2$I < $1 AND shard <> 0 FOR UPDATE SKIP LOCKED
+            ), gone AS (
+                DELETE FROM %1$s AS old USING several WHERE old.ctid = several.ctid
+                RETURNING old.*
+            )
+            INSERT INTO %1$s AS present (%3$s, shard, %4$s)
+            SELECT %3$s, 0, %5$s FROM gone GROUP BY %3$s
+            ON CONFLICT (%3$s, shard) DO UPDATE SET %6$s
+            $query$, sums, period, keys, measures, totals, additions) USING past;
+        GET DIAGNOSTICS merged = ROW_COUNT;
+        total := total + merged;
+    END LOOP;
+    RETURN total;
 END
 $$;
 COMMENT ON FUNCTION tinydancer.compact_sums() IS
-    'Merges the shards of sums of days gone by, which few write to any more; how many rows of '
-    'usage_latency came of it.';
+    'Merges the shards of sums of days gone by, which few write to any more; how many rows came of '
+    'it.';
 
 CREATE OR REPLACE VIEW tinydancer.agent_stats AS
 SELECT agents.name AS agent,

@@ -98,7 +98,7 @@ COMMENT ON FUNCTION tinydancer.is_breakdown(tinydancer.usage) IS
 CREATE OR REPLACE FUNCTION tinydancer.watch_usage() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-    shard CONSTANT integer := pg_backend_pid() % 8;
+    shard smallint;
     moment CONSTANT timestamptz := clock_timestamp();
     policy tinydancer.settings;
     breaker tinydancer.agent_breakers;
@@ -121,6 +121,7 @@ BEGIN
     IF policy.circuit_breaker IS NOT TRUE THEN
         RETURN NULL;
     END IF;
+    shard := tinydancer.free_shard((SELECT count(*) FROM added));
     INSERT INTO tinydancer.recent_outcomes AS present
     SELECT agent, shard, moment, sum(weight),
         coalesce(sum(weight) FILTER (WHERE tinydancer.is_breakdown(added)), 0)

@@ -12,9 +12,9 @@ GRANT SELECT ON
     tinydancer.route_utterances, tinydancer.route_usage, tinydancer.route_takes, tinydancer.changes,
     tinydancer.labelled_requests, tinydancer.models, tinydancer.model_activations,
     tinydancer.agent_prices, tinydancer.usage_hourly, tinydancer.usage_latency,
-    tinydancer.agent_outcomes, tinydancer.budgets, tinydancer.budget_periods,
-    tinydancer.budget_reservations, tinydancer.route_examples, tinydancer.recent_outcomes,
-    tinydancer.agent_breakers, tinydancer.calls_in_flight
+    tinydancer.agent_outcomes, tinydancer.category_outcomes, tinydancer.budgets,
+    tinydancer.budget_periods, tinydancer.budget_reservations, tinydancer.route_examples,
+    tinydancer.recent_outcomes, tinydancer.agent_breakers, tinydancer.calls_in_flight
 TO tinydancer_reader, tinydancer_router, tinydancer_admin, tinydancer_engine;
 
 GRANT INSERT, UPDATE, DELETE, TRUNCATE ON

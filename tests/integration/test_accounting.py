@@ -6,6 +6,7 @@ import json
 import secrets
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from datetime import datetime, timezone
 from decimal import Decimal
 
@@ -205,6 +206,87 @@ def test_sums_of_days_gone_by_are_merged_and_stay_the_same(conn, agent, schema_d
     )
     assert left.fetchone() == (0,)
     assert conn.execute("SELECT compact_sums()").fetchone() == (0,)
+
+
+LOAD = """
+INSERT INTO tinydancer.usage (tenant, agent, route, category, occurred_at, cost, latency_ms)
+SELECT 't' || n % 3, 'a', CASE n % 3 WHEN 0 THEN 'r' WHEN 1 THEN '' END, 'c' || n % 4,
+    now() - n * interval '20 minutes', 0.1, n
+FROM generate_series(0, 1999) AS n
+"""
+
+
+def test_what_is_loaded_at_once_is_merged_at_once(conn, agent, schema_dsn):
+    conn.execute("SELECT ensure_partitions(now() - interval '40 days', now())")
+    # When sessions load a history one after the other
+    for _ in range(3):
+        with psycopg.connect(schema_dsn, autocommit=True) as session:
+            session.execute(LOAD)
+    # Then there is a row for each sum, of all tenants but by agent
+    rows = conn.execute(
+        "SELECT dimension, count(*), count(DISTINCT (value, hour)), sum(requests), max(tenant)"
+        " FROM usage_hourly GROUP BY 1 ORDER BY 1"
+    ).fetchall()
+    for dimension, rows_of_it, sums, requests, tenant in rows:
+        assert requests == 6000
+        assert (tenant == "") == (dimension != "agent")
+        assert rows_of_it == sums or dimension == "agent"
+    assert conn.execute("SELECT compact_sums()").fetchone() == (0,)
+
+
+def test_writers_do_not_wait_for_each_other(conn, agent, schema_dsn):
+    # Given transactions under way that have added to the same sums, many rows or one
+    record = "SELECT tinydancer.ruvector_record_usage(agent_name := 'a', cost := 1)"
+    at_once = "INSERT INTO tinydancer.usage (agent, cost) SELECT 'a', 1 FROM generate_series(1, %s)"
+    conn.execute("INSERT INTO usage (agent, cost) SELECT 'a', 1 FROM generate_series(1, 2000)")
+    with ExitStack() as open_transactions:
+        sessions = [
+            open_transactions.enter_context(
+                psycopg.connect(schema_dsn, options="-c lock_timeout=2s")
+            )
+            for _ in range(9)
+        ]
+        # When each writes before another commits, then none runs into the timeout
+        sessions[0].execute(at_once, (1000,))
+        for session in sessions[1:]:
+            session.execute(record)
+        # A transaction that writes again goes on where it was.
+        sessions[0].execute(at_once, (1000,))
+        for session in sessions[1:]:
+            session.execute(record)
+        # Upkeep does not wait either.
+        assert conn.execute("SELECT compact_sums()").fetchone() == (0,)
+        for session in sessions:
+            session.commit()
+    assert conn.execute("SELECT outcomes FROM agent_stats").fetchone() == (2000 + 2 * 1000 + 2 * 8,)
+    assert conn.execute(
+        "SELECT total_requests, total_cost FROM ruvector_routing_analytics('1 day', 'route')"
+    ).fetchall() == [(4016, 4016)]
+
+
+def test_outcomes_of_each_agent_are_summed_up_by_category(conn, agent):
+    conn.execute("SELECT ensure_partitions(now() - interval '40 days', now())")
+    conn.execute(
+        "INSERT INTO usage (agent, category, occurred_at, cost, success, quality)"
+        " SELECT 'a' || n % 2, nullif('c' || n % 3, 'c0'), now() - n * interval '5 hours', 1,"
+        " n % 5 > 0, CASE WHEN n % 4 = 0 THEN 0.25 END FROM generate_series(0, 120) n"
+    )
+    conn.execute("UPDATE usage SET category = 'c1', quality = 0.5 WHERE agent = 'a1' AND success")
+    conn.execute("DELETE FROM usage WHERE occurred_at < now() - interval '20 days'")
+    sums = (
+        "SELECT category, agent, day, sum(requests), sum(reward_sum) FROM category_outcomes"
+        " GROUP BY 1, 2, 3 HAVING sum(requests) <> 0 ORDER BY 1, 2, 3"
+    )
+    rows = (
+        "SELECT coalesce(category, ''), agent, date_trunc('day', occurred_at, 'UTC'), count(*),"
+        " sum(coalesce(quality::numeric, success::integer)) FROM usage GROUP BY 1, 2, 3"
+        " ORDER BY 1, 2, 3"
+    )
+    expected = conn.execute(rows).fetchall()
+    assert len(expected) > 50
+    assert conn.execute(sums).fetchall() == expected
+    assert conn.execute("SELECT compact_sums()").fetchone() > (0,)
+    assert conn.execute(sums).fetchall() == expected
 
 
 def test_a_prior_gives_way_to_outcomes_as_they_come(conn, agent):

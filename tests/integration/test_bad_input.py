@@ -9,7 +9,8 @@ from tests.conftest import sqlstate
 # All that these calls could write to; agents without their embeddings, which an engine writes back.
 WRITTEN = (
     "agent_listing", "agent_outcomes", "agent_prices", "budgets", "budget_periods",
-    "budget_reservations", "decisions", "usage", "usage_hourly", "usage_keys", "usage_latency",
+    "budget_reservations", "category_outcomes", "decisions", "usage", "usage_hourly", "usage_keys",
+    "usage_latency",
 )  # fmt: skip
 UNKNOWN = "018f0000-0000-7000-8000-000000000000"
 RECORD = "SELECT ruvector_record_usage"

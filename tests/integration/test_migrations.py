@@ -98,6 +98,52 @@ def test_an_upgrade_forgets_no_request_that_a_rate_limit_has_counted(empty_datab
         assert taken == [("ago", True, True), ("now", True, False)]
 
 
+def test_an_upgrade_sums_up_what_was_recorded_before(empty_database, monkeypatch):
+    # Given outcomes of two tenants, whose sums by route an older version kept apart
+    every = schema.migrations()
+    before = [script.name for script in every].index("0018_category_outcomes")
+    with connect(empty_database) as connection:
+        with monkeypatch.context() as older:
+            older.setattr(schema, "migrations", lambda: every[:before])
+            older.setattr(schema, "_scripts", lambda folder: ())
+            schema.install(connection)
+        connection.execute(
+            """
+            CREATE TABLE tinydancer.usage_then PARTITION OF tinydancer.usage
+                FOR VALUES FROM ('2020-01-01') TO ('2020-02-01');
+            INSERT INTO tinydancer.usage (tenant, agent, category, occurred_at, cost, quality)
+            SELECT 't' || n % 2, 'a', CASE WHEN n > 2 THEN 'code' END, '2020-01-05 10:30Z', 1, 0.75
+            FROM generate_series(1, 6) AS n;
+            INSERT INTO tinydancer.usage_hourly
+            SELECT tenant, dimension, 'a', '2020-01-05 10:00Z', 2, 3, 3, 3, 0, 0, 0, 0
+            FROM unnest(ARRAY['t0', 't1']) AS tenant, unnest(ARRAY['agent', 'route']) AS dimension;
+            INSERT INTO tinydancer.usage_latency
+            SELECT tenant, dimension, 'a', '2020-01-05Z', 2, bucket, 3
+            FROM unnest(ARRAY['t0', 't1']) AS tenant, unnest(ARRAY['agent', 'route']) AS dimension,
+                generate_series(1, 2) AS bucket
+            """
+        )
+        # When it is upgraded
+        schema.upgrade(connection)
+        # Then the sums are of all tenants but by agent, and of each agent by category
+        assert connection.execute(
+            "SELECT dimension, tenant, requests FROM tinydancer.usage_hourly ORDER BY 1, 2"
+        ).fetchall() == [("agent", "t0", 3), ("agent", "t1", 3), ("route", "", 6)]
+        assert connection.execute(
+            "SELECT dimension, count(*), sum(requests) FROM tinydancer.usage_latency"
+            " GROUP BY 1 ORDER BY 1"
+        ).fetchall() == [("agent", 4, 12), ("route", 2, 12)]
+        assert connection.execute(
+            "SELECT category, agent, requests, reward_sum FROM tinydancer.category_outcomes"
+            " ORDER BY 1"
+        ).fetchall() == [("", "a", 2, 1.5), ("code", "a", 4, 3)]
+        # And they follow what is changed from there on, each change once
+        connection.execute("UPDATE tinydancer.usage SET quality = 1 WHERE category = 'code'")
+        assert connection.execute(
+            "SELECT sum(requests), sum(reward_sum) FROM tinydancer.category_outcomes"
+        ).fetchall() == [(6, 5.5)]
+
+
 def test_installing_again_changes_nothing_and_keeps_rows(new_schema_dsn):
     before = signature(new_schema_dsn)
     with connect(new_schema_dsn) as connection:

@@ -18,7 +18,7 @@ UNCATEGORIZED = "uncategorized"
 
 @dataclass(frozen=True)
 class PastCategory:
-    """Outcomes of one category over the last DAYS: how many, and the mean input, where known.
+    """Outcomes of one category in the time looked at: how many, and the mean input, where known.
 
     `rewards` has, for each agent, how many of them it served and the sum of what they were worth:
     the quality judged, else 1 for success.
@@ -31,7 +31,7 @@ class PastCategory:
 
 @dataclass(frozen=True)
 class PastDemand:
-    """The ledger of the last DAYS, by category; it reaches back `days`."""
+    """The ledger of today and the DAYS before, by category; it reaches back `days`."""
 
     days: float
     categories: Mapping[str, PastCategory]
