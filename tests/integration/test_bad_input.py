@@ -131,3 +131,36 @@ def test_what_is_compared_is_written_to_where_it_makes_sense(ledger):
     ledger.execute("SELECT decision_id FROM ruvector_route('x', 'cost')")
     after = contents(ledger)
     assert {table for table in WRITTEN if after[table] == before[table]} == {"budgets"}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        """UPDATE agents SET metadata = '{"number": 1e5000}'""",
+        """UPDATE agents SET metadata
+           = jsonb_build_object('deep', (repeat('[', 3000) || repeat(']', 3000))::jsonb)""",
+        "UPDATE agents SET cost_per_call = 1e-1000",
+        "SELECT ruvector_create_route('r', 'work', 'c', time_from := '24:00', time_to := '12:00')",
+        "SELECT ruvector_create_route('r', 'work', 'c', time_from := '12:00', time_to := '24:00')",
+    ],
+)
+def test_no_row_that_the_tables_take_keeps_others_from_being_answered(db, change):
+    db.execute("SELECT ruvector_register_agent('a', 'tool', ARRAY['work'])")
+    db.execute(change)
+    assert db.execute(
+        "SELECT agent_name FROM route_decisions WHERE request = 'work'"
+    ).fetchone() == ("a",)
+
+
+def test_a_window_that_starts_or_ends_at_24_hours_starts_or_ends_at_midnight(db):
+    for name, start, end in (("all", "00:00", "24:00"), ("am", "24:00", "12:00"),
+                             ("pm", "12:00", "24:00")):  # fmt: skip
+        db.execute(
+            "SELECT ruvector_create_route(%s, 'work', 'c', time_from := %s, time_to := %s)",
+            (name, start, end),
+        )
+    matched = {
+        name for (name,) in db.execute("SELECT route_name FROM semantic_matches WHERE query='work'")
+    }
+    assert "all" in matched
+    assert len(matched) == 2

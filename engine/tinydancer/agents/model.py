@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
@@ -41,7 +40,6 @@ class Agent:
     capabilities: tuple[str, ...]
     prices: Prices
     performance: Performance
-    metadata: Mapping[str, object] = field(default_factory=dict)
     active: bool = True
     concurrency_limit: int | None = None
 

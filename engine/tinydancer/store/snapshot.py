@@ -30,14 +30,16 @@ from tinydancer.store.settings import Settings, read_settings
 
 POSITION = "SELECT pg_current_snapshot()::text, 'tinydancer.changes'::regclass::oid"
 
+# What Python has no value for must not reach it, or nobody is answered: prices below the least
+# float are 0, and 24:00 is NULL, which ends a window at midnight too. Metadata is nobody's business.
 # In each, `stale` is whether the vector must be made anew: there is none, it lies in another
 # space than %(space)s, or it was made from another text. A vector that was given has no source.
 AGENTS = """
 SELECT name, type, capabilities,
-       cost_per_1k_input_tokens::float8, cost_per_1k_output_tokens::float8,
-       cost_per_call::float8, cost_per_second::float8,
+       round(cost_per_1k_input_tokens, 30)::float8, round(cost_per_1k_output_tokens, 30)::float8,
+       round(cost_per_call, 30)::float8, round(cost_per_second, 30)::float8,
        stats.latency_ms, p99_latency_ms, stats.quality, stats.output_tokens, stats.outcomes,
-       metadata, concurrency_limit,
+       concurrency_limit,
        embedding IS NULL OR embedding_space <> %(space)s
            OR coalesce(embedding_source <> digest(agent_text(name, capabilities)), false),
        vector_send(embedding)
@@ -46,7 +48,7 @@ WHERE active ORDER BY name COLLATE "C"
 """
 ROUTES = """
 SELECT name, description, target_agent, priority, threshold,
-       time_from, time_to, time_zone, user_tiers, rate_limit_per_minute,
+       nullif(time_from, '24:00'), nullif(time_to, '24:00'), time_zone, user_tiers, rate_limit_per_minute,
        stale, CASE WHEN %(vectors)s AND NOT stale THEN vector_send(embedding) END,
        CASE WHEN matching = 'hybrid'
            THEN tsvector_to_array(to_tsvector('pg_catalog.simple', route_text(name, description)))
@@ -230,13 +232,12 @@ def _read_agents(conn: Connection, embedder: Embedder) -> tuple[AgentTable, tupl
                 output_tokens=row[10],
                 outcomes=row[11],
             ),
-            metadata=row[12],
-            concurrency_limit=row[13],
+            concurrency_limit=row[12],
         )
         for row in rows
     ]
     vectors, made = _vectors(
-        embedder, [None if row[14] else row[15] for row in rows], [agent.text for agent in agents]
+        embedder, [None if row[13] else row[14] for row in rows], [agent.text for agent in agents]
     )
     unsaved = _unsaved(
         "agents", made, [(a.name,) for a in agents], [a.text for a in agents], vectors
