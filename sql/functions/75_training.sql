@@ -175,6 +175,8 @@ DECLARE
     fitted record;
     chosen record;
 BEGIN
+    PERFORM tinydancer.check_number('wrong_match_cost', wrong_match_cost, 0, 1e12),
+        tinydancer.check_number('missed_match_cost', missed_match_cost, 0, 1e12);
     IF (wrong_match_cost IS NULL) <> (missed_match_cost IS NULL) THEN
         RAISE EXCEPTION 'one of wrong_match_cost and missed_match_cost is missing'
         USING ERRCODE = 'null_value_not_allowed',
@@ -219,8 +221,9 @@ BEGIN
         END IF;
         SELECT f.* INTO STRICT fitted FROM tinydancer.route_thresholds AS f
         WHERE f.route = chosen.name AND f.positives = chosen.yes AND f.negatives = chosen.no
-            AND (wrong_match_cost IS NULL OR f.wrong_match_cost = ruvector_fit_routes.wrong_match_cost)
-            AND (missed_match_cost IS NULL
+            AND (ruvector_fit_routes.wrong_match_cost IS NULL
+                OR f.wrong_match_cost = ruvector_fit_routes.wrong_match_cost)
+            AND (ruvector_fit_routes.missed_match_cost IS NULL
                 OR f.missed_match_cost = ruvector_fit_routes.missed_match_cost);
         UPDATE tinydancer.routes AS r SET
             threshold = fitted.threshold,

@@ -276,12 +276,21 @@ def test_thresholds_are_fitted_on_examples_and_kept_with_their_evidence(routes):
 
 
 def test_a_dearer_wrong_match_raises_the_threshold(routes):
+    # One that no threshold can tell from what the route should match.
+    routes.execute("INSERT INTO route_examples VALUES ('refunds', 'Refund a payment never', false)")
+
     def fit(wrong: float) -> float:
         return routes.execute(
             "SELECT threshold FROM ruvector_fit_routes('refunds', %s, 1)", (wrong,)
         ).fetchone()[0]
 
-    assert fit(1000) >= fit(0.001)
+    assert fit(1000) > fit(0.001)
+
+
+@pytest.mark.parametrize("wrong", ["-1", "'NaN'", "'Infinity'"])
+def test_a_cost_of_a_match_that_is_no_money_is_refused(routes, wrong):
+    with pytest.raises(psycopg.errors.NumericValueOutOfRange, match="wrong_match_cost is"):
+        routes.execute(f"SELECT * FROM ruvector_fit_routes('refunds', {wrong}, 1)")
 
 
 def test_a_route_without_examples_of_both_kinds_is_an_error(db):
