@@ -106,7 +106,10 @@ BEGIN
         PERFORM tinydancer.check_found('agent', outcome.agent, EXISTS (
             SELECT FROM tinydancer.agent_prices AS old WHERE old.agent = outcome.agent));
 
-        content := sha256(convert_to(jsonb_strip_nulls(item)::text, 'UTF8'));
+        -- The values, however they were written: 1 and 1.0, and one moment in any time zone.
+        content := sha256(convert_to(jsonb_strip_nulls(to_jsonb(given) || jsonb_build_object(
+            'cost', trim_scale(given.cost), 'occurred_at', extract(epoch FROM given.occurred_at)
+        ))::text, 'UTF8'));
         INSERT INTO tinydancer.usage_keys (tenant, key, occurred_at, content)
         VALUES (outcome.tenant, outcome.key, outcome.occurred_at, content)
         ON CONFLICT DO NOTHING;
@@ -118,7 +121,9 @@ BEGIN
                 USING ERRCODE = 'duplicate_object',
                     HINT = 'Give an idempotency_key where recording may be tried again, or where '
                         'a decision has several outcomes.';
-            ELSIF earlier <> content THEN
+            ELSIF earlier NOT IN (content, sha256(convert_to(
+                jsonb_strip_nulls(item)::text, 'UTF8')))  -- as it was before 0.3
+            THEN
                 RAISE EXCEPTION 'idempotency_key % was used for another outcome',
                     quote_literal(given.idempotency_key)
                 USING ERRCODE = 'duplicate_object',

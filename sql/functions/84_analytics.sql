@@ -119,6 +119,7 @@ RETURNS TABLE (
 LANGUAGE plpgsql STABLE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     length interval;
+    since timestamptz;
 BEGIN
     PERFORM tinydancer.check_choice('group_by', group_by, ARRAY[
         'agent', 'route', 'category', 'tenant', 'day', 'hour', 'user_tier']);
@@ -129,12 +130,19 @@ BEGIN
         USING ERRCODE = 'invalid_datetime_format',
             HINT = 'Give what PostgreSQL reads as an interval: 7 days, 12 hours, 1 month.';
     END;
-    IF length IS NULL OR now() - length >= now() OR now() - length < '2000-01-01' THEN
+    BEGIN
+        since := now() - length;
+    EXCEPTION WHEN datetime_field_overflow THEN
+        since := CASE WHEN length > interval '0' THEN timestamptz '-infinity' END;
+    END;
+    IF since >= now() IS NOT FALSE THEN
         RAISE EXCEPTION 'time_range is %, which does not lie in the past',
             coalesce(quote_literal(time_range), 'NULL')
         USING ERRCODE = 'invalid_parameter_value', HINT = 'Give a positive interval: 7 days.';
     END IF;
-    RETURN QUERY SELECT * FROM tinydancer.usage_analytics(now() - length, group_by);
+    -- Nothing is recorded of the time before.
+    RETURN QUERY SELECT * FROM tinydancer.usage_analytics(
+        greatest(since, '2000-01-01 00:00:00+00'), group_by);
 END
 $$;
 COMMENT ON FUNCTION tinydancer.ruvector_routing_analytics(text, text) IS

@@ -81,6 +81,36 @@ def test_the_same_outcome_twice_is_an_error_unless_its_key_says_it_is_a_retry(co
     assert conn.execute("SELECT sum(cost) FROM usage").fetchone() == (3,)
 
 
+def test_a_retry_may_write_the_same_values_another_way(conn, agent):
+    keyed = (
+        "SELECT ruvector_record_usage(agent_name := 'a', cost := {}, latency_ms := 5,"
+        " occurred_at := timestamptz '2026-01-01 10:00+00', idempotency_key := 'k')"
+    )
+    assert conn.execute(keyed.format("1.50")).fetchone() == (True,)
+    try:
+        conn.execute("SET TimeZone = 'Asia/Kolkata'")
+        assert conn.execute(keyed.format("1.5")).fetchone() == (False,)
+        batch = {"agent_name": "a", "cost": 1.5, "latency_ms": 5.0, "idempotency_key": "k"}
+        batch["occurred_at"] = "2026-01-01T11:00:00+01:00"
+        assert conn.execute(
+            "SELECT ruvector_record_usage_batch(%s)", (Jsonb([batch]),)
+        ).fetchone() == (0,)
+    finally:
+        conn.execute("RESET TimeZone")
+    with pytest.raises(psycopg.errors.DuplicateObject, match="another outcome"):
+        conn.execute(keyed.format("1.51"))
+
+
+def test_a_retry_of_what_an_older_version_recorded_is_known(conn, agent):
+    keyed = "SELECT ruvector_record_usage(agent_name := 'a', cost := 1.50, idempotency_key := 'k')"
+    assert conn.execute(keyed).fetchone() == (True,)
+    conn.execute(
+        "UPDATE usage_keys SET content = sha256(convert_to(%s, 'UTF8'))",
+        ('{"cost": "1.50", "agent_name": "a", "idempotency_key": "k"}',),
+    )
+    assert conn.execute(keyed).fetchone() == (False,)
+
+
 # Arguments, SQLSTATE, words of the message.
 REFUSED = [
     ("agent_name := 'a', cost := -1", "22003", "cost is -1"),
@@ -352,12 +382,21 @@ def test_analytics_equal_the_rows_themselves_by_every_grouping(conn, agent):
             assert row[8] == pytest.approx(right[8])
 
 
+@pytest.mark.parametrize("time_range", ["60 years", "1000000 years"])
+def test_a_range_longer_than_there_are_accounts_is_all_of_them(conn, agent, time_range):
+    conn.execute("SELECT ruvector_record_usage(agent_name := 'a', cost := 1)")
+    assert conn.execute(
+        "SELECT total_requests FROM ruvector_routing_analytics(%s)", (time_range,)
+    ).fetchall() == [(1,)]
+
+
 @pytest.mark.parametrize(
     ("arguments", "sqlstate", "message"),
     [
         ("group_by := 'colour'", "22023", "group_by is 'colour'"),
         ("time_range := 'soon'", "22007", "time_range is 'soon'"),
         ("time_range := '-1 day'", "22023", "does not lie in the past"),
+        ("time_range := '-1000000 years'", "22023", "does not lie in the past"),
         ("time_range := NULL", "22023", "time_range is NULL"),
     ],
 )
