@@ -31,7 +31,8 @@ from tinydancer.store.settings import Settings, read_settings
 POSITION = "SELECT pg_current_snapshot()::text, 'tinydancer.changes'::regclass::oid"
 
 # What Python has no value for must not reach it, or nobody is answered: prices below the least
-# float are 0, and 24:00 is NULL, which ends a window at midnight too. Metadata is nobody's business.
+# float are 0, and 24:00 is NULL, which is midnight too. Metadata is not read at all.
+#
 # In each, `stale` is whether the vector must be made anew: there is none, it lies in another
 # space than %(space)s, or it was made from another text. A vector that was given has no source.
 AGENTS = """
@@ -48,7 +49,8 @@ WHERE active ORDER BY name COLLATE "C"
 """
 ROUTES = """
 SELECT name, description, target_agent, priority, threshold,
-       nullif(time_from, '24:00'), nullif(time_to, '24:00'), time_zone, user_tiers, rate_limit_per_minute,
+       nullif(time_from, '24:00'), nullif(time_to, '24:00'), time_zone, user_tiers,
+       rate_limit_per_minute,
        stale, CASE WHEN %(vectors)s AND NOT stale THEN vector_send(embedding) END,
        CASE WHEN matching = 'hybrid'
            THEN tsvector_to_array(to_tsvector('pg_catalog.simple', route_text(name, description)))
