@@ -171,18 +171,16 @@ class Reader:
         self._data = payload
         self._at = 0
 
-    def _take(self, count: int) -> bytes:
-        end = self._at + count
-        if end > len(self._data):
-            raise FrameError(f"a frame ends {end - len(self._data)} bytes too early")
-        data = self._data[self._at : end]
-        self._at = end
-        return data
-
     def number(self, layout: str) -> int:
         """One big-endian integer of a struct layout such as 'I'."""
         number = _NUMBERS[layout]
-        return int(number.unpack(self._take(number.size))[0])
+        at = self._at
+        self._at = at + number.size
+        try:
+            value: int = number.unpack_from(self._data, at)[0]
+        except struct.error:
+            raise self._too_short() from None
+        return value
 
     def string(self) -> str:
         """One string: its length, then its text."""
@@ -190,11 +188,17 @@ class Reader:
 
     def text(self, length: int) -> str:
         """The next `length` bytes as text. Raises FrameError where they are not UTF-8."""
-        data = self._take(length)
+        at = self._at
+        self._at = end = at + length
+        if end > len(self._data):
+            raise self._too_short()
         try:
-            return data.decode()
+            return self._data[at:end].decode()
         except UnicodeDecodeError as error:
             raise TextError(f"a string is not valid UTF-8 at byte {error.start}") from None
+
+    def _too_short(self) -> FrameError:
+        return FrameError(f"a frame ends {self._at - len(self._data)} bytes too early")
 
     def value(self, depth: int = 0) -> Value:
         """One value; arrays nest at most twice."""
