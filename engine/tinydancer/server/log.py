@@ -28,12 +28,13 @@ class _Lines(logging.Formatter):
 
 
 def start() -> None:
-    """Sends the engine's log lines to standard error."""
+    """Sends the log lines of the engine, and of all that it calls, to standard error."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Lines())
-    logger.handlers[:] = [handler]
-    logger.setLevel(logging.INFO)
-    logger.propagate = False
+    package = logging.getLogger("tinydancer")
+    package.handlers[:] = [handler]
+    package.setLevel(logging.INFO)
+    package.propagate = False
 
 
 def event(level: int, name: str, **values: object) -> None:
