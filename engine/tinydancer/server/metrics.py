@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tinydancer.embeddings.select import Usage
+from tinydancer.errors import NotReady
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -89,11 +90,17 @@ def serve_prometheus(
     `decisions` gives how many were kept and how many lost. Counts of the embedder begin again when
     the settings change it.
 
-    Raises ImportError where the extra `metrics` is not installed.
+    Raises NotReady where the extra `metrics` is not installed, or the port can't be had.
     """
-    from prometheus_client import CollectorRegistry, start_http_server
-    from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
-    from prometheus_client.registry import Collector
+    try:
+        from prometheus_client import CollectorRegistry, start_http_server
+        from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+        from prometheus_client.registry import Collector
+    except ImportError:
+        raise NotReady(
+            "metrics need prometheus-client, which is not installed",
+            hint="pip install 'tinydancer-router[metrics]'",
+        ) from None
 
     class Scans(Collector):
         def collect(self) -> Iterable[Metric]:
@@ -136,7 +143,10 @@ def serve_prometheus(
 
     registry = CollectorRegistry()
     registry.register(Scans())
-    server, thread = start_http_server(port, addr="127.0.0.1", registry=registry)
+    try:
+        server, thread = start_http_server(port, addr="127.0.0.1", registry=registry)
+    except OSError as error:
+        raise NotReady(f"can't serve metrics on 127.0.0.1:{port}: {error.strerror}") from error
 
     def stop() -> None:
         server.shutdown()

@@ -38,21 +38,21 @@ def _told_to_end() -> socket.socket:
 def run(settings: EngineSettings) -> None:
     """Runs an engine until SIGTERM or SIGINT, then drains it and returns.
 
-    Raises as `listener.listen` does, and Unavailable where the database can't be reached at the
-    start; later it comes and goes without the engine's end.
+    Raises as `listener.listen` and `serve_prometheus` do, and NotReady where the database is not
+    ours to use. One that can't be reached comes and goes without the engine's end.
     """
     log.start()
     sys.setswitchinterval(_SWITCH_SECONDS)
     metrics = Metrics()
     told = _told_to_end()
     with Engine(settings.dsn, metrics) as engine:
-        server = Server(listen(settings), settings, metrics, engine.open_session)
-        server.start()
         stop_metrics = None
         if settings.metrics_port is not None:
             _, stop_metrics = serve_prometheus(
                 settings.metrics_port, metrics.read, engine.usage, engine.decisions
             )
+        server = Server(listen(settings), settings, metrics, engine.open_session)
+        server.start()
         log.event(
             logging.INFO, "started", version=__version__, pid=os.getpid(), address=server.address
         )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+import sys
 import urllib.request
 
 import pytest
@@ -9,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tinydancer.embeddings.select import Usage
+from tinydancer.errors import NotReady
 from tinydancer.server.metrics import LAST_SCANS, Metrics, serve_prometheus
 
 
@@ -46,6 +49,20 @@ def test_quantiles_are_times_that_were_measured_and_in_order(seconds: list[float
     quantiles = [figures.latency_p50_ms, figures.latency_p95_ms, figures.latency_p99_ms]
     assert quantiles == sorted(quantiles)  # type: ignore[type-var]
     assert set(quantiles) <= {value * 1000 for value in seconds}
+
+
+def test_a_port_that_is_taken_is_named() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        with pytest.raises(NotReady, match=f"127.0.0.1:{port}"):
+            serve_prometheus(port, Metrics().read, Usage, lambda: (0, 0))
+
+
+def test_a_package_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "prometheus_client", None)
+    with pytest.raises(NotReady) as raised:
+        serve_prometheus(0, Metrics().read, Usage, lambda: (0, 0))
+    assert "tinydancer-router[metrics]" in raised.value.hint
 
 
 def test_prometheus_reads_what_was_counted() -> None:
