@@ -63,16 +63,17 @@ class Hindsight:
 
 
 def read_log(rows: Sequence[Outcome]) -> Log:
-    """The decisions as arrays. Raises NotReady where there is none."""
+    """The decisions as arrays. Raises NotReady where there is none that can be judged."""
+    # A decision whose agent is not among its candidates, as a team's member, is none of ours.
+    rows = [row for row in rows if any(row.agent == found["agent"] for found in row.candidates)]
     if not rows:
         raise NotReady(
             "there is no kept decision with an outcome in this time",
-            hint="Keep decisions (settings.decision_log), record outcomes with their decision_id.",
+            hint="Keep decisions (settings.decision_log), record outcomes with their decision_id; "
+            "those for teams are not judged.",
         )
     names = sorted({candidate["agent"] for row in rows for candidate in row.candidates})
     places = {name: place for place, name in enumerate(names)}
-    # A decision whose agent is not among its candidates is none of ours to judge.
-    rows = [row for row in rows if any(row.agent == found["agent"] for found in row.candidates)]
     shape = len(rows), len(names)
     figures = {name: np.zeros(shape) for name in ("cost", "latency_ms", "quality", "fit")}
     mask = np.zeros(shape, np.bool_)
