@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tinydancer.errors import NotReady, Unavailable
+from tinydancer.store import snapshots as store_snapshots
 from tinydancer.store.database import Database
 from tinydancer.store.snapshots import Snapshots
 
@@ -145,6 +146,12 @@ def test_rows_of_another_cluster_do_not_make_every_scan_read_again(conn, snapsho
     snapshots.close()
     conn.execute("SELECT prune_changes()")
     assert conn.execute("SELECT count(*) FROM changes WHERE xid > '1000000000'").fetchone() == (0,)
+
+
+def test_a_pruning_that_fails_fails_no_scan(snapshots, monkeypatch, caplog):
+    monkeypatch.setattr(store_snapshots, "PRUNE", "SELECT 1 / 0")
+    assert snapshots.current().agents.names == ()
+    assert "division by zero" in caplog.text
 
 
 def test_tables_dropped_and_restored_are_read_again(new_schema_dsn, embedder):

@@ -8,6 +8,8 @@ from queue import Queue
 from threading import Lock, Thread
 from time import monotonic
 
+import psycopg
+
 from tinydancer.embeddings.base import Embedder
 from tinydancer.errors import TinyDancerError
 from tinydancer.store.database import Connection, Database
@@ -101,9 +103,16 @@ class Snapshots:
         if unsaved:
             self._unsaved.put((snapshot.embedder, unsaved))
         if self._readings % READINGS_BETWEEN_PRUNINGS == 0:
-            self._database.run(lambda conn: conn.execute(PRUNE))
+            self._prune()
         self._readings += 1
         return snapshot
+
+    def _prune(self) -> None:
+        """Remove old rows of the table of changes: that may wait, and no scan fails of it."""
+        try:
+            self._database.run(lambda conn: conn.execute(PRUNE))
+        except (TinyDancerError, psycopg.Error) as error:
+            logger.warning("old changes not removed yet: %s", error)
 
     def _read_on(
         self, conn: Connection, previous: Snapshot | None
