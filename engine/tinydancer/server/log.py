@@ -19,11 +19,14 @@ class _Lines(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         at = self.formatTime(record, "%Y-%m-%dT%H:%M:%S")
-        line = (
-            f"{at}.{int(record.msecs):03d}Z level={record.levelname.lower()} {record.getMessage()}"
-        )
-        if record.exc_info:
-            line += f"\n{self.formatException(record.exc_info)}"
+        said, error = record.getMessage(), record.exc_info
+        if record.name != logger.name:
+            # Of another room, which knows nothing of events, or of what may be in the log.
+            said = f"event={record.name.rpartition('.')[2]} message={_plain(said)}"
+        line = f"{at}.{int(record.msecs):03d}Z level={record.levelname.lower()} {said}"
+        if error and error[1] is not None:
+            own = record.name == logger.name
+            line += f"\n{self.formatException(error) if own else where(error[1])}"
         return line
 
 

@@ -26,7 +26,20 @@ def test_what_the_store_logs_is_a_line_like_the_engines_own(loggers, capsys):
     log.event(logging.INFO, "started", pid=1)
     lines = capsys.readouterr().err.splitlines()
     assert [line.partition("Z ")[2] for line in lines] == [
-        "level=warning 5 decisions wait",
-        "level=info wrote 3 of 3 embeddings back",
+        'level=warning event=decision_log message="5 decisions wait"',
+        'level=info event=snapshots message="wrote 3 of 3 embeddings back"',
         "level=info event=started pid=1",
     ]
+
+
+def test_a_traceback_of_the_stores_has_no_text_of_a_users(loggers, capsys):
+    log.start()
+    asked = " ".join(["my", "salary"])  # not in the line of source that a traceback shows
+    try:
+        float(asked)
+    except ValueError:
+        logging.getLogger("tinydancer.store.maintenance").exception("maintenance failed")
+    shown = capsys.readouterr().err
+    assert "test_log.py" in shown
+    assert shown.endswith("builtins.ValueError\n")
+    assert "salary" not in shown
