@@ -125,6 +125,7 @@ class _Utility:
     penalties: Floats
     costs: Floats | None
     concentration: Floats
+    _believed: dict[bytes, Beliefs] = field(default_factory=dict)
 
     @classmethod
     def of(cls, decisions: Decisions, exploration: Exploration) -> _Utility:
@@ -169,4 +170,10 @@ class _Utility:
         known = self.concentration[columns]
         quality = of_row(np.atleast_2d(self.decisions.estimates.quality), row)[columns]
         mean = np.clip(quality, 0.5 / (known + 1), (known + 0.5) / (known + 1))
-        return Beliefs(mean * known, (1 - mean) * known)
+        alpha, beta = mean * known, (1 - mean) * known
+        # The last is kept: they are alike for all requests, or, where quality is learned, for few.
+        key = alpha.tobytes() + beta.tobytes()
+        if key not in self._believed:
+            self._believed.clear()
+            self._believed[key] = Beliefs(alpha, beta)
+        return self._believed[key]

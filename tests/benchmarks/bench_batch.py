@@ -1,4 +1,4 @@
-"""How long a batch decided as a whole takes in SQL, and what it saves.
+"""How long a batch decided as a whole takes in SQL, and what it saves; and one with exploration.
 
     python -m tests.benchmarks.bench_batch [--dsn DSN] [--requests N] [--agents M]
 
@@ -7,6 +7,7 @@ ruvector_batch_route with total_cost from the statement to its last row, its cos
 bound it may be, and the cost of deciding row by row under the same limits (the cheapest agent with
 room and the quality asked of the batch; dashes where that runs out of room). Prices and quality are
 those of agents that cost more the better they are, with some noise; random numbers are seeded.
+Then as many requests decided each for itself (balanced), without exploration and with each kind.
 """
 
 from __future__ import annotations
@@ -105,6 +106,20 @@ def measure(db: psycopg.Connection, requests: int, agents: int) -> None:
         )
 
 
+def measure_exploration(db: psycopg.Connection, requests: int) -> None:
+    """One line for each kind of exploration."""
+    for kind in ("none", "epsilon", "thompson"):
+        db.execute("UPDATE settings SET exploration = %s", (kind,))
+        db.execute("SELECT FROM route_decisions WHERE request = 'warm'")
+        asked = texts(requests)
+        began = time.perf_counter()
+        rows = db.execute(
+            "SELECT agent_name FROM ruvector_batch_route(%s, optimize_for := 'balanced')", (asked,)
+        ).fetchall()
+        seconds = time.perf_counter() - began
+        print(f"exploration {kind:12} {seconds:7.2f} s   agents {len(set(rows))}", flush=True)
+
+
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--dsn", default=os.environ.get("TINYDANCER_TEST_DSN"))
@@ -114,6 +129,7 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     with places(options.dsn, options.postgres) as (place, *_), place.connect() as db:
         measure(db, options.requests, options.agents)
+        measure_exploration(db, options.requests)
 
 
 if __name__ == "__main__":

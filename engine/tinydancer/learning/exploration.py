@@ -56,11 +56,14 @@ class Beliefs:
 
         A belief that is narrower than a cell is taken to be a cell wide.
         """
-        density = (self.alpha - 1)[:, None] * _LOG + (self.beta - 1)[:, None] * _LOG_REST
-        mass = np.exp(density - density.max(axis=1, keepdims=True))
+        mass = np.multiply.outer(self.alpha - 1, _LOG)
+        mass += np.multiply.outer(self.beta - 1, _LOG_REST)
+        mass -= mass.max(axis=1, keepdims=True)
+        np.exp(mass, out=mass)
         found = np.zeros((len(mass), CELLS + 1))
         np.cumsum(mass, axis=1, out=found[:, 1:])
-        return np.asarray(found / found[:, -1:])
+        found /= found[:, -1:]
+        return found
 
 
 def seed_of(secret: int, decision: str) -> int:
@@ -141,14 +144,27 @@ def _chances_of_best(
     low = worth((cumulative > UNLIKELY).argmax(axis=1) / CELLS - 1 / CELLS, kept).max()
     high = worth(np.ones(len(kept)), kept).max()
     edges = np.linspace(low, max(high, low + TINY), CELLS + 1)
-    at = np.clip(chance(edges[None], kept), 0.0, 1.0) * CELLS
-    cell = np.minimum(at.astype(np.intp), CELLS - 1)
-    rows = np.arange(len(kept))[:, None]
-    left = cumulative[rows, cell]
-    below = left + (at - cell) * (cumulative[rows, cell + 1] - left)
-    middle = np.log(np.maximum((below[:, 1:] + below[:, :-1]) / 2, TINY))
-    others = np.exp(middle.sum(axis=0) - middle)
-    chances = (np.diff(below, axis=1) * others).sum(axis=1)
+    # In place, and cells by their place in one long line of all: this is done for each decision.
+    at = chance(edges[None], kept)
+    np.clip(at, 0.0, 1.0, out=at)
+    at *= CELLS
+    place = at.astype(np.intp)
+    np.minimum(place, CELLS - 1, out=place)
+    at -= place
+    place += (np.arange(len(kept)) * (CELLS + 1))[:, None]
+    below = cumulative.take(place)
+    place += 1
+    rise = cumulative.take(place)
+    rise -= below
+    rise *= at
+    below += rise
+    middle = below[:, 1:] + below[:, :-1]
+    middle /= 2
+    np.log(np.maximum(middle, TINY, out=middle), out=middle)
+    np.subtract(middle.sum(axis=0), middle, out=middle)
+    inside = np.diff(below, axis=1)
+    inside *= np.exp(middle, out=middle)
+    chances = inside.sum(axis=1)
     probabilities = np.zeros(len(expected))
     probabilities[kept] = chances / chances.sum()
     return probabilities

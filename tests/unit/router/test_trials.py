@@ -57,6 +57,24 @@ def test_each_that_qualifies_is_tried_as_often_as_its_propensity_says():
     assert not (chosen == 3).any()
 
 
+def test_a_request_is_tried_alike_in_a_batch_and_alone():
+    # Given two kinds of requests, which agents are thought to serve unlike
+    quality = np.array([[0.5, 0.9, 0.7, 0.99], [0.8, 0.6, 0.7, 0.1]])[[0, 0, 1, 0, 1, 1]]
+
+    def tried(rows: list[int]) -> Decisions:
+        estimates = estimate(table(), np.ones(len(rows), np.int64), np.ones(4))
+        learned = replace(estimates, quality=quality[rows], learned=np.ones(4, np.bool_))
+        decisions = decide(table(), learned, POLICIES["quality"], (), 1)
+        return explorer(THOMPSON, [IDS[row] for row in rows]).tried(decisions)
+
+    together = tried(list(range(6)))
+    for row in range(6):
+        alone = tried([row])
+        assert alone.order[0].tolist() == together.order[row].tolist()
+        assert alone.propensity[0] == together.propensity[row]
+    assert len(set(together.propensity)) > 2
+
+
 @pytest.mark.parametrize("policy", ["quality", "balanced", "quality_per_dollar"])
 def test_thompson_tries_each_as_often_as_it_may_be_the_best(policy):
     tried = explorer(THOMPSON).tried(decided(table(prices=(1.0, 1.3, 1.1, 1.0)), policy=policy))
