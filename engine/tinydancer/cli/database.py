@@ -144,7 +144,9 @@ def build_native(pg_config: Path, into: Path | None) -> None:
 @click.option(
     "--embedder", required=True, type=click.Choice(EMBEDDERS), help="What embeds from now on."
 )
-@click.option("--model", help="Its model, where it offers several.")
+@click.option(
+    "--model", help="Its model, where it offers several; sentence-transformers: its directory."
+)
 @click.option("--url", help="Base address of an OpenAI-compatible service.")
 def reembed(
     dsn: str | None,
@@ -164,6 +166,8 @@ def reembed(
     from tinydancer.store.reembed import reembed as change
     from tinydancer.store.settings import open_embedder, read_settings
 
+    if embedder == "sentence-transformers" and model and Path(model).is_dir():
+        model = str(Path(model).absolute())  # the engine's working directory is another
     database = _open(dsn, password_file, directory)
     with database.connection() as connection:
         settings = read_settings(connection)

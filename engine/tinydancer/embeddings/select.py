@@ -28,8 +28,8 @@ class EmbedderSettings:
     minilm, cascade: `models`, the directory that models are fetched to (None: the user's cache)
     and `threads`; cascade: `cascade_threshold`, the margin below which MiniLM takes over. openai:
     `url`, `model`, `dimension`, `api_key`, `send_dimension`, `batch`, `timeout` in seconds,
-    `retries`. sentence-transformers: `model`, `dimension`. `cache` is how many texts' vectors are
-    remembered; 0 is none.
+    `retries`. sentence-transformers: `model`, `dimension`, `threads`. `cache` is how many texts'
+    vectors are remembered; 0 is none.
     """
 
     kind: str = "static"
@@ -115,7 +115,8 @@ def _embedder(settings: EmbedderSettings) -> Embedder:
         return _cached(_openai(settings), settings)
     if settings.kind == "sentence-transformers":
         name = _needed(settings.model, "model", settings.kind)
-        return _cached(SentenceTransformersEmbedder(name, settings.dimension), settings)
+        embedder = SentenceTransformersEmbedder(name, settings.dimension, threads=settings.threads)
+        return _cached(embedder, settings)
     raise InvalidInput(
         f"unknown embedder {settings.kind!r}", hint=f"use one of: {', '.join(KINDS)}"
     )

@@ -135,7 +135,12 @@ class Snapshots:
 
     def _embedder(self, settings: Settings) -> Embedder:
         present = self._snapshot
-        if present is not None and _embedding(present.settings) == _embedding(settings):
+        if (
+            present is not None
+            and _embedding(present.settings) == _embedding(settings)
+            # A model of the same name may have been trained further, and the tables re-embedded.
+            and settings.embedding_space in (None, present.embedder.space)
+        ):
             return present.embedder
         return self._open_embedder(settings)
 
