@@ -167,7 +167,7 @@ def reembed(
     from tinydancer.store.settings import open_embedder, read_settings
 
     if embedder == "sentence-transformers" and model and Path(model).is_dir():
-        model = str(Path(model).absolute())  # the engine's working directory is another
+        model = str(Path(model).resolve())  # the engine's working directory is another
     database = _open(dsn, password_file, directory)
     with database.connection() as connection:
         settings = read_settings(connection)

@@ -38,7 +38,7 @@ DIMENSION = 384
 Report = Callable[[str], None]
 """Told of each step that may take a while."""
 
-_START_SECONDS = 30.0
+_START_SECONDS = 120.0  # an embedder may be gigabytes, and torch alone takes seconds to import
 _STOP_SIGNALS = ((signal.SIGTERM, 5.0), (signal.SIGKILL, 5.0))
 
 

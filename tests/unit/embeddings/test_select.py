@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
+import sys
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -88,14 +89,32 @@ def test_an_embedder_of_another_dimension_is_refused() -> None:
         embedder_for(EmbedderSettings(dimension=1536))
 
 
-@pytest.mark.skipif(
-    importlib.util.find_spec("sentence_transformers") is not None,
-    reason="sentence-transformers is installed here",
-)
-def test_a_package_that_is_not_installed_is_named() -> None:
+def test_a_package_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "sentence_transformers", None)
     with pytest.raises(NotReady, match="sentence-transformers is not installed") as caught:
         embedder_for(EmbedderSettings(kind="sentence-transformers", model="all-MiniLM-L6-v2"))
-    assert "pip install" in caught.value.hint
+    assert "pip install 'tinydancer-router[sentence-transformers]'" in caught.value.hint
+
+
+def test_a_package_that_is_installed_and_broken_says_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "sentence_transformers.py").write_text("import no_torch_here\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "sentence_transformers", raising=False)
+    with pytest.raises(NotReady, match="can't be imported") as caught:
+        embedder_for(EmbedderSettings(kind="sentence-transformers", model="all-MiniLM-L6-v2"))
+    assert "no_torch_here" in caught.value.detail
+
+
+def test_a_package_that_runs_code_of_models_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    old = ModuleType("sentence_transformers")
+    old.__version__ = "5.7.0"  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "sentence_transformers", old)
+    with pytest.raises(NotReady, match=r"sentence-transformers 5\.7\.0 is installed, and 6\.0"):
+        embedder_for(EmbedderSettings(kind="sentence-transformers", model="all-MiniLM-L6-v2"))
 
 
 def test_the_key_comes_from_the_environment_or_a_file_that_it_names(
