@@ -15,15 +15,16 @@ import pytest
 from tests.conftest import Installation, Server, empty_tables, install, sqlstate
 from tests.tiny_model import save_tiny_model
 
-pytest.importorskip("sentence_transformers", reason="sentence-transformers is not installed")
-
+from tinydancer.embedded.instance import DIMENSION
 from tinydancer.embeddings.select import EmbedderSettings, embedder_for
 from tinydancer.errors import NotReady
-from tinydancer.instance import DIMENSION
 from tinydancer.store.database import Database
 from tinydancer.store.reembed import Choice, reembed
 
 from .test_cli_database import run, value
+from .test_training import classify, train, use
+
+pytest.importorskip("sentence_transformers", reason="sentence-transformers is not installed")
 
 KIND = "sentence-transformers"
 TEXTS = [" ".join(["late"] * (i % 40) + ["refund"] * (i // 40)) for i in range(1, 1001)]
@@ -138,6 +139,25 @@ def test_a_statement_may_embed_a_thousand_texts_or_none(
 ) -> None:
     np.testing.assert_allclose(embeddings(conn, TEXTS), vectors_of(model, TEXTS), atol=1e-6)
     assert len(embeddings(conn, [])) == 0
+
+
+def test_requests_are_classified_once_a_classifier_is_trained_on_the_models_vectors(
+    conn: psycopg.Connection,
+) -> None:
+    # given labelled requests, and a shipped classifier of another space
+    with pytest.raises(psycopg.Error, match="reads vectors of 'all-MiniLM-L6-v2'"):
+        classify(conn, "refund")
+    with conn.cursor() as cursor:
+        cursor.executemany(
+            "INSERT INTO labelled_requests (request, category) VALUES (%s, %s)",
+            [("refund " * i + "my order", "refund") for i in range(1, 7)]
+            + [("late " * i + "is it", "delay") for i in range(1, 7)],
+        )
+    # when one is trained and switched on
+    use(conn, train(conn, "own"))
+    # then it answers
+    assert classify(conn, "refund refund my order")["top_category"] == "refund"
+    assert classify(conn, "late late is it")["top_category"] == "delay"
 
 
 def test_connections_at_once_get_their_own_vectors(

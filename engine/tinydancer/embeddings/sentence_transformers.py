@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +12,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tinydancer.accounts import Account
 from tinydancer.embeddings.base import Vectors
 from tinydancer.embeddings.static_table import builtin_vocabulary
 from tinydancer.embeddings.tokens import WordPieces
@@ -140,7 +140,7 @@ def _directory(name: str) -> Path:
             list(path.iterdir())
         except PermissionError as error:
             raise NotReady(
-                f"the directory {name} can't be read by {Account.current().name}",
+                f"the directory {name} can't be read by user {os.geteuid()}",
                 detail=str(error),
                 hint="let the account that the engine runs as read it, and enter the directories "
                 "above it",

@@ -17,14 +17,13 @@ import pytest
 from safetensors.numpy import load_file, save_file
 from tests.tiny_model import save_tiny_model
 
-pytest.importorskip("sentence_transformers", reason="sentence-transformers is not installed")
-
-import torch
-from sentence_transformers import SentenceTransformer
-
 from tinydancer.embeddings.minilm import MiniLMEmbedder
 from tinydancer.embeddings.sentence_transformers import SentenceTransformersEmbedder
 from tinydancer.errors import InvalidInput, InvalidText, NotReady
+
+pytest.importorskip("sentence_transformers", reason="sentence-transformers is not installed")
+import torch
+from sentence_transformers import SentenceTransformer
 
 DIMENSION = 32
 TEXTS = ["refund my order", "", "my order is late", "is it?", "late " * 500, "x" * 10_000, "Où ?"]
@@ -278,12 +277,12 @@ def test_a_directory_that_is_not_there_is_named(tmp_path: Path) -> None:
     assert "on the engine's machine" in caught.value.hint
 
 
-def test_a_directory_that_may_not_be_read_is_named_with_the_account(model: Path) -> None:
+def test_a_directory_that_may_not_be_read_is_named_with_the_user(model: Path) -> None:
     model.chmod(0)
     if root := os.geteuid() == 0:
         os.seteuid(65534)
     try:
-        with pytest.raises(NotReady, match=rf"{model} can't be read by \w+") as caught:
+        with pytest.raises(NotReady, match=rf"{model} can't be read by user \d+") as caught:
             SentenceTransformersEmbedder(str(model), DIMENSION)
     finally:
         if root:
