@@ -181,6 +181,13 @@ class Client:
                 "Without it, requests and the token would cross the network in the clear.",
                 "Add option sslrootcert, the file of certificates to trust; or use a Unix socket.",
             ) from None
+        except streams.Untrusted as error:
+            raise Unreachable(
+                "08001",
+                f"what answers at {address} is not trusted: {error.strerror}",
+                hint=f'Its certificate has to be for "{address.host}", and one of those in '
+                f"{address.sslrootcert} has to vouch for it.",
+            ) from None
         except OSError as error:
             raise self._unreachable(error.strerror or str(error)) from None
         try:

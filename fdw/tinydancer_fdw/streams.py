@@ -25,6 +25,10 @@ class InTheClear(Exception):
     """The engine is on another host, and TLS is off."""
 
 
+class Untrusted(OSError):
+    """What answers has no certificate for its name that the trusted ones vouch for."""
+
+
 class Stream(Protocol):
     """What a connection needs of a socket. BlockingIOError means: wait, then try again."""
 

@@ -24,6 +24,9 @@ from psycopg.errors import QueryCanceled
 from tests.conftest import Installation, sqlstate
 from tests.integration.test_faults import engine_by_tcp
 
+from tinydancer_fdw.client import Address, Client, Unreachable
+from tinydancer_fdw.frames import Scan
+
 QUERY = "SELECT agent_name FROM by_tls.route_decisions WHERE request = 'a request'"
 
 
@@ -250,6 +253,17 @@ def test_a_certificate_that_does_not_fit_is_refused_before_the_token_is_sent(
         assert sqlstate(caught.value) == "08001"
         assert caught.value.diag.message_hint
     assert end.heard == b""
+
+
+def test_the_client_says_what_the_certificate_has_to_be(authority: Authority) -> None:
+    with far_end(authority.signs("DNS:engine.example")) as end:
+        client = Client(
+            Address(host="localhost", port=end.port, sslrootcert=str(authority.certificate)), "test"
+        )
+        with pytest.raises(Unreachable, match=r"is not trusted: .*Hostname mismatch") as caught:
+            next(client.scan(Scan("engine_status", ("version",), ())))
+    assert 'has to be for "localhost"' in caught.value.hint
+    assert str(authority.certificate) in caught.value.hint
 
 
 def test_an_engine_without_tls_is_refused_before_the_token_is_sent(
