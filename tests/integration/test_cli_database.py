@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
+from psycopg import conninfo
 
 if TYPE_CHECKING:
     from ..conftest import Server
@@ -99,6 +100,17 @@ def test_a_front_door_that_the_server_has_not_is_an_error_and_leaves_nothing(
     assert value(empty_database, "SELECT to_regnamespace('tinydancer')") is None
 
 
+def test_install_by_who_is_no_superuser_says_that_it_takes_one(
+    server: Server, empty_database: str
+) -> None:
+    dsn = conninfo.make_conninfo(empty_database, options="-c role=pg_database_owner")
+    done = run("install", "--dsn", dsn)
+    assert done.returncode == 1
+    assert "superuser" in done.stderr
+    assert "build-native" not in done.stderr
+    assert value(empty_database, "SELECT to_regnamespace('tinydancer')") is None
+
+
 def test_upgrade_of_a_database_without_the_schema_says_what_to_do(empty_database: str) -> None:
     done = run("upgrade", "--dsn", empty_database)
     assert done.returncode == 1
@@ -138,6 +150,14 @@ def test_the_native_front_door_is_built_where_it_is_asked_for(
     assert done.returncode == 0, done.stderr
     assert str(tmp_path / "tinydancer_fdw.so") in done.stdout.splitlines()
     assert (tmp_path / "tinydancer_fdw.so").stat().st_size > 10_000
+
+
+def test_what_is_no_pg_config_is_refused_by_name(tmp_path: Path) -> None:
+    for program in ("/bin/false", "/bin/true"):
+        done = run("build-native", "--pg-config", program)
+        assert done.returncode == 1
+        assert f"{program} names no directory" in done.stderr
+        assert "Traceback" not in done.stderr
 
 
 def test_a_build_without_a_compiler_says_what_to_install(server: Server, tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ def _database(command: Callable[..., None]) -> Callable[..., None]:
     command = click.option(
         "--password-file", type=FILE, help="File with the password of the DSN's role."
     )(command)
-    return click.option("--dsn", required=True, help="The database, as its owner.")(command)
+    return click.option("--dsn", required=True, help="The database, as a superuser.")(command)
 
 
 def connect(dsn: str, password_file: Path | None) -> psycopg.Connection:
@@ -84,6 +84,12 @@ def install(
     engine = _engine_address(socket, address, ca, token_file)
     with connect(dsn, password_file) as connection, steps() as report:
         doors = front_doors or available_front_doors(connection)
+        if not doors and connection.info.parameter_status("is_superuser") != "on":
+            raise NotReady(
+                f"{connection.info.user} is no superuser, and a front door takes one",
+                detail="Its functions are written in C, which PostgreSQL has superusers say.",
+                hint="Install as a superuser, such as postgres; who uses it needs none.",
+            )
         if not doors:
             raise NotReady(
                 "the server has no front door",
@@ -129,10 +135,17 @@ def upgrade(dsn: str, password_file: Path | None) -> None:
 def build_native(pg_config: Path, into: Path | None) -> None:
     """Build the native front door for a server on this machine."""
     if into is None:
-        output = subprocess.run(
-            [pg_config, "--pkglibdir"], capture_output=True, text=True, check=True
+        asked = subprocess.run(
+            [pg_config, "--pkglibdir"], capture_output=True, text=True, check=False
         )
-        into = Path(output.stdout.strip())
+        into = Path(asked.stdout.strip())
+        if asked.returncode or not into.is_absolute():
+            raise NotReady(
+                f"{pg_config} names no directory of libraries",
+                detail=asked.stderr.strip(),
+                hint="Give the pg_config of the server, such as"
+                " /usr/lib/postgresql/17/bin/pg_config, or a directory by --into.",
+            )
     for library in build_native_front_door(pg_config, into):
         click.echo(library)
 

@@ -146,7 +146,7 @@ def _needed(value: str | None, name: str, kind: str) -> str:
     if not value:
         raise InvalidInput(
             f"the embedder {kind!r} needs a {name}, and none is set",
-            hint=f"set embedder_{name} in tinydancer.settings",
+            hint=f"give --{name} to tinydancer reembed, which sets embedder_{name}",
         )
     return value
 
