@@ -321,5 +321,4 @@ def test_minilm_by_the_package_has_the_vectors_of_the_accurate_tier() -> None:
     package = SentenceTransformersEmbedder(str(directory), 384)
     accurate = MiniLMEmbedder(Path(os.environ["TINYDANCER_MINILM"]))
     texts = [*TEXTS, "where is my card?", "漢字とかな 東京", "!?" * 300, "naïve café ＡＢＣ 👍"]
-    cosines = (package.embed(texts) * accurate.embed(texts)).sum(axis=1)
-    assert cosines.min() > 0.99999
+    np.testing.assert_allclose(package.embed(texts), accurate.embed(texts), atol=1e-6)
