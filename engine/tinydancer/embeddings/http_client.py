@@ -146,7 +146,7 @@ class HttpClient:
 
 def retry_after_seconds(value: str) -> float | None:
     """Seconds of a Retry-After header: a number or a date (RFC 9110, section 10.2.3), else None."""
-    if value.strip().isdigit():
+    if value.strip().isdecimal():
         return float(value)
     try:
         return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())

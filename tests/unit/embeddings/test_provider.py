@@ -326,6 +326,7 @@ def test_two_models_or_dimensions_are_two_spaces() -> None:
 def test_a_wait_may_be_a_number_or_a_date() -> None:
     assert retry_after_seconds("7") == 7
     assert retry_after_seconds("soon") is None
+    assert retry_after_seconds("²") is None
     in_a_minute = retry_after_seconds(formatdate(time.time() + 60, usegmt=True))
     assert in_a_minute is not None
     assert 55 < in_a_minute <= 60
