@@ -18,7 +18,6 @@ from tinydancer.errors import Unavailable
 from tinydancer.store import decision_log
 from tinydancer.store.database import Database
 from tinydancer.store.decision_log import DecisionLog
-from tinydancer.store.maintenance import maintain
 from tinydancer.store.reservations import Reservations
 
 
@@ -174,9 +173,8 @@ def test_budgets_tell_what_remains_and_reserve_it(conn, database):
     assert budgets.remaining(payer, ["dear"])["dear"].amount == 2
 
 
-def test_maintenance_does_all_its_steps_as_the_engine(conn, schema_dsn):
+def test_the_engines_role_may_keep_and_reserve(conn, schema_dsn):
     database = Database(conninfo.make_conninfo(schema_dsn, options="-c role=tinydancer_engine"))
-    database.run(maintain)
     log = DecisionLog(database)
     log.keep([decision()], mode="sync", text=True)
     budgets = Reservations(database, database)
@@ -185,33 +183,3 @@ def test_maintenance_does_all_its_steps_as_the_engine(conn, schema_dsn):
     assert budgets.reserve([Claim(id_, Payer(), "a", Decimal(1))]) == [None]
     log.close()
     database.close()
-
-
-def test_a_step_of_maintenance_that_fails_holds_up_no_other(conn, database):
-    conn.execute("UPDATE settings SET session_ttl = '1 second'")
-    conn.execute("SELECT hold_session('default', 'key', 'a', ARRAY['a'])")
-    conn.execute("UPDATE sessions SET expires_at = now() - interval '1 second'")
-    with conn.transaction():
-        # The first step waits for this lock, and gives up.
-        conn.execute("LOCK TABLE budget_reservations IN ACCESS EXCLUSIVE MODE")
-        with database.connection() as engines:
-            engines.execute("SET lock_timeout = '50ms'")
-            with pytest.raises(psycopg.errors.LockNotAvailable):
-                maintain(engines)
-            engines.execute("RESET lock_timeout")
-    assert conn.execute("SELECT count(*) FROM sessions").fetchone() == (0,)
-
-
-def test_maintenance_gives_back_all_that_has_expired(conn, database):
-    conn.execute("SELECT ruvector_set_budget('all', 10000)")
-    conn.execute("SELECT ruvector_set_budget('of a', 10000, 'agent', 'a')")
-    conn.execute(
-        "SELECT reserve_budget(gen_random_uuid(), 'default', 'a', NULL, NULL, 1)"
-        " FROM generate_series(1, 1200)"
-    )
-    conn.execute("UPDATE budget_reservations SET expires_at = now() - interval '1 second'")
-    database.run(maintain)
-    assert conn.execute("SELECT name, reserved FROM budget_status ORDER BY 1").fetchall() == [
-        ("all", 0),
-        ("of a", 0),
-    ]

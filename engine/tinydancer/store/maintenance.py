@@ -10,12 +10,14 @@ from threading import Event, Thread
 
 import psycopg
 
-from tinydancer.errors import Unavailable
+from tinydancer.errors import TinyDancerError
 from tinydancer.store.database import Connection, Database
 
 logger = logging.getLogger(__name__)
 
 SECONDS_BETWEEN = 30.0
+# How long a step waits for a lock that somebody holds: there is a next time.
+PATIENCE_MS = 2_000
 
 # Each returns of how many it was, up to a number that keeps its transaction short: it is called
 # until nothing is left, as more may expire in the time between than one call takes. The bound is
@@ -42,7 +44,7 @@ def maintain(conn: Connection) -> None:
     for step in (*EXPIRING, *STEPS):
         try:
             calls = MOST_CALLS if step in EXPIRING else 1
-            while calls and conn.execute(step.encode()).fetchone() != (0,):
+            while calls and _do(conn, step) != (0,):
                 calls -= 1
         except psycopg.Error as error:
             if conn.closed:
@@ -50,6 +52,12 @@ def maintain(conn: Connection) -> None:
             failed = error
     if failed is not None:
         raise failed
+
+
+def _do(conn: Connection, step: str) -> tuple[object, ...] | None:
+    with conn.transaction():
+        conn.execute(f"SET LOCAL lock_timeout = {PATIENCE_MS}".encode())
+        return conn.execute(step.encode()).fetchone()
 
 
 class Maintenance:
@@ -74,7 +82,7 @@ class Maintenance:
         while not self._stop.wait(SECONDS_BETWEEN):
             try:
                 self._database.run(maintain)
-            except Unavailable as error:
-                logger.warning("maintenance waits for the database: %s", error.detail)
+            except TinyDancerError as error:
+                logger.warning("maintenance is tried again: %s", error.message)
             except Exception:
                 logger.exception("maintenance failed")
