@@ -92,8 +92,8 @@ def _ids(context: Context, count: int) -> list[UUID]:
 def _planner(context: Context, question: Question, request: str) -> Callable[[Purse | None], _Plan]:
     """What makes the team within what budgets have left."""
     agents, settings = context.snapshot.agents, context.snapshot.settings
-    excluded = question.names("excluded_agents")
-    excluded += tuple(name for name, _ in context.snapshot.pool.open(context.now))
+    excluded = {*question.names("excluded_agents")}
+    excluded.update(name for name, _ in context.snapshot.pool.open(context.now))
     candidates = np.array([name not in excluded for name in agents.names], np.bool_)
     available = int(candidates.sum())
     if not available:
