@@ -164,3 +164,17 @@ def test_a_window_that_starts_or_ends_at_24_hours_starts_or_ends_at_midnight(db)
     }
     assert "all" in matched
     assert len(matched) == 2
+
+
+@pytest.mark.parametrize("length", ["3e38", "1e-38", "1e-44"])
+def test_a_vector_of_any_length_is_compared_by_its_direction(db, length):
+    db.execute("SELECT ruvector_register_agent('a', 'tool', ARRAY['work'])")
+    asked = (
+        "SELECT similarity, score FROM route_decisions WHERE request = 'play' AND"
+        " optimize_for = 'balanced'"
+    )
+    given = "UPDATE agents SET embedding = array_fill({}::real, ARRAY[384])::vector"
+    db.execute(given.format("0.1"))
+    usual = db.execute(asked).fetchone()
+    db.execute(given.format(length))
+    assert db.execute(asked).fetchone() == pytest.approx(usual)

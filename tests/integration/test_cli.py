@@ -100,6 +100,19 @@ def test_psql_gets_the_arguments_after_the_dashes(data: Path) -> None:
     assert succeed("psql", "--data", data, "--", "-AtXc", "SELECT 6 * 7") == "42\n"
 
 
+def test_status_of_an_engine_that_does_not_answer_says_so_within_seconds(data: Path) -> None:
+    pid = json.loads(succeed("status", "--data", data, "--json"))["engine"]["pid"]
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        began = time.monotonic()
+        shown = run("status", "--data", data, "--json")
+        assert time.monotonic() - began < 15
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    assert shown.returncode == 3
+    assert "not answered" in json.loads(shown.stdout)["engine"]["error"]
+
+
 def test_status_shows_what_runs(data: Path) -> None:
     shown = succeed("status", "--data", data)
     assert shown.count("running") == 2

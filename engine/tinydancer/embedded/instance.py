@@ -324,7 +324,10 @@ def _engine_status(server: EmbeddedServer) -> dict[str, object]:
     try:
         with server.connect() as connection:
             cursor = connection.cursor(row_factory=dict_row)
+            cursor.execute("SET statement_timeout = '5s'")
             row = cursor.execute("SELECT * FROM tinydancer.engine_status").fetchone()
+    except psycopg.errors.QueryCanceled:
+        return {"error": "it has not answered within 5 seconds"}
     except psycopg.Error as error:
         return {"error": str(error).strip()}
     return {name: value for name, value in (row or {}).items() if name != "pid"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime, time
 from functools import lru_cache
-from zoneinfo import ZoneInfo
+from zoneinfo import ZoneInfo, available_timezones
 
 from tinydancer.errors import NotReady
 
@@ -47,6 +47,10 @@ def _zone(name: str) -> ZoneInfo:
     try:
         return ZoneInfo(name)
     except (KeyError, ValueError, OSError):
+        # PostgreSQL, which has checked the name, looks at no capitals.
+        for known in available_timezones():
+            if known.lower() == name.lower():
+                return ZoneInfo(known)
         raise NotReady(
             f"the engine's machine does not know the time zone {name!r} of a route",
             hint="Use an IANA name such as 'Europe/Vienna', or install the package tzdata.",

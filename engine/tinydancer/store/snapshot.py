@@ -332,10 +332,22 @@ def _vectors(
         data = np.frombuffer(b"".join(data for data in stored if data is not None), np.uint8)
         rows = data.reshape(len(present), 4 + 4 * embedder.dimension)[:, 4:]
         vectors[present] = np.ascontiguousarray(rows).view(">f4")
-        vectors[present] /= np.linalg.norm(vectors[present], axis=1, keepdims=True)
+        vectors[present] = _unit_rows(vectors[present])
     if len(missing):
         vectors[missing] = embedder.embed([texts[i] for i in missing])
     return vectors, missing
+
+
+def _unit_rows(rows: Vectors) -> Vectors:
+    """Rows of any length but 0 as unit rows; squares of the longest and shortest are no float32."""
+    with np.errstate(over="ignore", under="ignore"):
+        lengths = np.linalg.norm(rows, axis=1, keepdims=True)
+    odd = ~((lengths > 1e-15) & (lengths < 1e15))[:, 0]
+    if odd.any():
+        rows[odd] = rows[odd] / np.abs(rows[odd]).max(axis=1, keepdims=True)
+        lengths[odd] = np.linalg.norm(rows[odd], axis=1, keepdims=True)
+    unit: Vectors = rows / lengths
+    return unit
 
 
 def _unsaved(

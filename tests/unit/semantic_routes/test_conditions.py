@@ -49,6 +49,12 @@ def test_a_route_kept_for_tiers_is_for_them_only() -> None:
     assert not gold.permit(None, at(1))
 
 
+def test_a_time_zone_is_known_whatever_its_capitals_as_in_postgresql() -> None:
+    window = Conditions(time_from=time(9), time_to=time(17), time_zone="America/NEW_york")
+    assert window.permit(None, at(15))
+    assert not window.permit(None, at(10))
+
+
 def test_an_unknown_time_zone_is_named() -> None:
     with pytest.raises(NotReady, match="'Mars/Olympus'"):
         Conditions(time_from=time(9), time_zone="Mars/Olympus").permit(None, at(1))
