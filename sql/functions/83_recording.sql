@@ -53,14 +53,19 @@ DECLARE
     content bytea;
     earlier bytea;
     stray text;
+    agents text[] := '{}';  -- that are registered
+    partition text;
+    partitions text[] := '{}';  -- that are there
 BEGIN
+    SELECT name INTO stray
+    FROM jsonb_array_elements(outcomes) AS one, jsonb_object_keys(one) AS name
+    WHERE name <> ALL (known) LIMIT 1;
+    IF FOUND THEN
+        RAISE EXCEPTION 'an outcome has %, which is not known', quote_literal(stray)
+        USING ERRCODE = 'invalid_parameter_value',
+            HINT = format('Allowed are: %s.', array_to_string(known, ', '));
+    END IF;
     FOR item IN SELECT value FROM jsonb_array_elements(outcomes) LOOP
-        SELECT name INTO stray FROM jsonb_object_keys(item) AS name WHERE name <> ALL (known) LIMIT 1;
-        IF FOUND THEN
-            RAISE EXCEPTION 'an outcome has %, which is not known', quote_literal(stray)
-            USING ERRCODE = 'invalid_parameter_value',
-                HINT = format('Allowed are: %s.', array_to_string(known, ', '));
-        END IF;
         SELECT * INTO given FROM jsonb_to_record(item) AS fields (
             decision_id uuid, agent_name text, input_tokens bigint, output_tokens bigint,
             cost numeric, latency_ms double precision, success boolean, quality double precision,
@@ -103,8 +108,11 @@ BEGIN
             RAISE EXCEPTION 'an outcome names neither a decision with an agent nor an agent'
             USING ERRCODE = 'null_value_not_allowed', HINT = 'Give decision_id or agent_name.';
         END IF;
-        PERFORM tinydancer.check_found('agent', outcome.agent, EXISTS (
-            SELECT FROM tinydancer.agent_prices AS old WHERE old.agent = outcome.agent));
+        IF outcome.agent <> ALL (agents) THEN
+            PERFORM tinydancer.check_found('agent', outcome.agent, EXISTS (
+                SELECT FROM tinydancer.agent_prices AS old WHERE old.agent = outcome.agent));
+            agents := agents || outcome.agent;
+        END IF;
 
         -- The values, however they were written: 1 and 1.0, and one moment in any time zone.
         content := sha256(convert_to(jsonb_strip_nulls(to_jsonb(given) || jsonb_build_object(
@@ -134,9 +142,13 @@ BEGIN
         outcome.cost := coalesce(given.cost, tinydancer.price(
             outcome.agent, outcome.occurred_at, outcome.input_tokens, outcome.output_tokens,
             outcome.latency_ms));
-        PERFORM tinydancer.ensure_partitions(outcome.occurred_at, outcome.occurred_at)
-        WHERE to_regclass('tinydancer.usage_'
-            || to_char(outcome.occurred_at AT TIME ZONE 'UTC', 'YYYY_MM')) IS NULL;
+        partition := 'tinydancer.usage_'
+            || to_char(outcome.occurred_at AT TIME ZONE 'UTC', 'YYYY_MM');
+        IF partition <> ALL (partitions) THEN
+            PERFORM tinydancer.ensure_partitions(outcome.occurred_at, outcome.occurred_at)
+            WHERE to_regclass(partition) IS NULL;
+            partitions := partitions || partition;
+        END IF;
         recorded := recorded || outcome;
     END LOOP;
     INSERT INTO tinydancer.usage SELECT * FROM unnest(recorded);
