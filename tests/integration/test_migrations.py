@@ -9,7 +9,8 @@ import pytest
 
 from tinydancer.errors import InvalidInput, NotReady
 from tinydancer.store import schema
-from tinydancer.store.schema import EngineAddress, Script
+from tinydancer.store.front_doors import EngineAddress, available_front_doors
+from tinydancer.store.schema import Script
 
 # All that describes a schema, but for what is numbered in the order of creation.
 SIGNATURE = """
@@ -160,7 +161,7 @@ def test_an_upgrade_keeps_calls_in_batches(empty_database):
         " WHERE oid = 'tinydancer.ruvector_classify_request(text)'::regprocedure"
     )
     with connect(empty_database) as connection:
-        if "native" not in schema.available_front_doors(connection):
+        if "native" not in available_front_doors(connection):
             pytest.skip("this server has no library tinydancer_fdw")
         address = EngineAddress(socket="/nowhere")
         schema.install(connection, front_doors=["native"], engine_address=address)

@@ -21,20 +21,9 @@ from tinydancer.store.database import Connection
 from tinydancer.store.front_doors import (
     FRONT_DOORS,
     EngineAddress,
-    available_front_doors,
     foreign_tables,
     open_front_door,
 )
-
-__all__ = [
-    "EngineAddress",
-    "Installed",
-    "available_front_doors",
-    "install",
-    "migrations",
-    "upgrade",
-    "version",
-]
 
 Progress = Callable[[str], None]
 
