@@ -260,3 +260,23 @@ def test_each_migration_is_numbered_and_named_for_what_it_does():
     assert [name.split("_")[0] for name in names] == [
         f"{number:04}" for number in range(1, len(names) + 1)
     ]
+
+
+@pytest.mark.parametrize("encoding", ["SQL_ASCII", "LATIN1"])
+def test_a_database_whose_bytes_are_no_text_is_refused_and_other_encodings_do(server, encoding):
+    name = f"tinydancer_test_{encoding.lower()}"
+    with psycopg.connect(server.superuser_dsn, autocommit=True) as maintenance:
+        maintenance.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+        maintenance.execute(
+            f"CREATE DATABASE {name} ENCODING '{encoding}' LOCALE 'C' TEMPLATE template0"
+        )
+        try:
+            with psycopg.connect(server.dsn(name), autocommit=True) as connection:
+                if encoding == "SQL_ASCII":
+                    with pytest.raises(NotReady, match="SQL_ASCII") as raised:
+                        schema.install(connection)
+                    assert "UTF8" in raised.value.hint
+                else:
+                    schema.install(connection)
+        finally:
+            maintenance.execute(f"DROP DATABASE {name} WITH (FORCE)")

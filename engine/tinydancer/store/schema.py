@@ -196,6 +196,12 @@ def _require_server(conn: Connection) -> None:
             f"the server is PostgreSQL {conn.info.server_version // 10000}",
             hint="Tiny Dancer needs PostgreSQL 14 or newer.",
         )
+    if conn.info.parameter_status("server_encoding") == "SQL_ASCII":
+        raise NotReady(
+            f"database {conn.info.dbname!r} has the encoding SQL_ASCII, in which bytes are no text",
+            hint="Install into one that has an encoding: CREATE DATABASE ... ENCODING 'UTF8'"
+            " TEMPLATE template0.",
+        )
 
 
 def _require_pgvector(conn: Connection) -> str:
