@@ -16,6 +16,9 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from tinydancer import __version__
+from tinydancer.embedded.instance import open_instance
+
 VERSION = os.environ.get("POSTGRES", "18")
 
 
@@ -98,6 +101,34 @@ def test_two_ups_at_once_make_one_server(data: Path) -> None:
 
 def test_psql_gets_the_arguments_after_the_dashes(data: Path) -> None:
     assert succeed("psql", "--data", data, "--", "-AtXc", "SELECT 6 * 7") == "42\n"
+
+
+# What an engine says that speaks in frames of protocol 1 only.
+ENGINE_OF_OLD = """
+import os, socket, struct, sys
+listener = socket.socket(socket.AF_UNIX)
+listener.bind(sys.argv[1])
+os.chmod(sys.argv[1], 0o666)
+listener.listen()
+while True:
+    with listener.accept()[0] as door:
+        door.recv(4096)
+        door.sendall(struct.pack(">2sBBI", b"TD", 1, 6, 0))
+"""
+
+
+def test_up_replaces_an_engine_whose_frames_are_of_another_version(data: Path) -> None:
+    engine = open_instance(data).engine
+    engine.stop()
+    engine.socket.unlink(missing_ok=True)
+    engine.daemon.start(
+        [sys.executable, "-c", ENGINE_OF_OLD, str(engine.socket)],
+        account=engine.account,
+        environment=dict(os.environ),
+    )
+    engine.daemon.wait_until(engine.socket.exists, seconds=10)
+    shown = json.loads(succeed("up", "--data", data, "--json"))
+    assert shown["engine"]["version"] == __version__
 
 
 def test_status_of_an_engine_that_does_not_answer_says_so_within_seconds(data: Path) -> None:

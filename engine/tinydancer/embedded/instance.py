@@ -117,7 +117,7 @@ class Instance:
             engine = self.engine
             with server.connect() as connection:
                 install_schema(server, connection, engine.socket, report)
-                if engine.daemon.alive() and _engine_version(connection) != __version__:
+                if engine.daemon.alive() and not _is_of_this_version(connection):
                     report("Stopping an engine of another version")
                     engine.stop()
                 if not engine.daemon.alive():
@@ -307,6 +307,16 @@ def _engine_version(connection: psycopg.Connection) -> str | None:
     """The version of the engine that answers. Raises psycopg.Error where none does."""
     row = connection.execute("SELECT version FROM tinydancer.engine_status").fetchone()
     return row[0] if row else None
+
+
+def _is_of_this_version(connection: psycopg.Connection) -> bool:
+    """Whether the engine that answers is of our version. Raises psycopg.Error where none does."""
+    import psycopg
+
+    try:
+        return _engine_version(connection) == __version__
+    except psycopg.errors.ProtocolViolation:
+        return False  # it speaks in the frames of another version
 
 
 def _process(daemon: Daemon, account: Account) -> dict[str, object]:
