@@ -41,6 +41,8 @@ MAGIC = b"TD"
 HEADER = struct.Struct(">2sBBI")
 # The largest payload either side takes: a batch of 10,000 long requests fits with room to spare.
 MAX_PAYLOAD = 64 * 1024 * 1024
+# The most values in one frame: each takes a hundred times its one byte (NULL) once it is read.
+MAX_VALUES = 1_000_000
 
 HELLO, WELCOME, SCAN, ROWS, END, ERROR = 1, 2, 3, 4, 5, 6
 EQUALS, ANY = 0, 1
@@ -51,6 +53,10 @@ Value = Union[None, str, list["Value"]]  # noqa: UP007 - recursive, and read at 
 
 class FrameError(ValueError):
     """Bytes that are no frame of this protocol, or a frame over its limit."""
+
+
+class LimitError(FrameError):
+    """A frame with more values than an engine takes at a time."""
 
 
 class TextError(FrameError):
@@ -170,6 +176,7 @@ class Reader:
     def __init__(self, payload: bytes) -> None:
         self._data = payload
         self._at = 0
+        self._values = 0
 
     def number(self, layout: str) -> int:
         """One big-endian integer of a struct layout such as 'I'."""
@@ -201,7 +208,7 @@ class Reader:
         return FrameError(f"a frame ends {self._at - len(self._data)} bytes too early")
 
     def value(self, depth: int = 0) -> Value:
-        """One value; arrays nest at most twice."""
+        """One value; arrays nest at most twice. Raises FrameError, LimitError."""
         tag = self.number("B")
         if tag == 0:
             return None
@@ -212,6 +219,9 @@ class Reader:
         count = self.number("I")
         if count > len(self._data) - self._at:
             raise FrameError(f"an array claims {count} values, more than the frame has bytes")
+        self._values += count
+        if self._values > MAX_VALUES:
+            raise LimitError(f"a scan of more than {MAX_VALUES:,} values at a time")
         return [self.value(depth + 1) for _ in range(count)]
 
     def end(self) -> None:

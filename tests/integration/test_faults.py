@@ -133,6 +133,17 @@ def test_too_many_requests_in_one_scan_are_refused_with_the_limit(
     assert "max_batch" in (caught.value.diag.message_hint or "")
 
 
+def test_more_values_than_an_engine_reads_are_refused_with_the_limit(
+    agents: psycopg.Connection, installation: Installation, engine_pid: int
+) -> None:
+    numbers = "SELECT array_agg(n::text) FROM generate_series(1, 1000001) n"
+    with pytest.raises(psycopg.Error, match="more than 1,000,000 values") as caught:
+        agents.execute(f"SELECT * FROM route_decisions WHERE request = ANY (({numbers})::text[])")
+    assert sqlstate(caught.value) == "54000"
+    assert caught.value.diag.message_hint == "Ask for less at a time."
+    lives(installation, agents, engine_pid)
+
+
 def test_an_embedding_of_another_dimension_is_refused(db: psycopg.Connection) -> None:
     with pytest.raises(psycopg.errors.DataException, match="384"):
         db.execute(

@@ -32,13 +32,17 @@ class PostFailed(Exception):
         self.answer = answer
 
 
+def _is_here(host: str) -> bool:
+    return host in ("localhost", "::1") or host.startswith("127.")
+
+
 class HttpClient:
     """Posts to one address. Thread-safe: each call has a connection of its own, kept for the next.
 
     What may pass by itself (a lost connection, 408, 409, 429, 5xx) is tried again with exponential
     backoff and full jitter (Brooker 2015), or after the service's own Retry-After. `timeout` is
     seconds for one whole attempt, however slowly the bytes trickle. Redirects are not followed, so
-    a key goes to no other host. The proxies of the environment are used.
+    a key goes to no other host, nor to one by plain http. The proxies of the environment are used.
     """
 
     def __init__(self, url: str, headers: Mapping[str, str], timeout: float, retries: int) -> None:
@@ -49,6 +53,12 @@ class HttpClient:
                 f"{parts.scheme}://{parts.hostname or ''}{parts.path}",
                 hint="give the part before /embeddings, such as https://api.openai.com/v1, "
                 "and the key by itself",
+            )
+        if parts.scheme == "http" and "Authorization" in headers and not _is_here(parts.hostname):
+            raise InvalidInput(
+                f"the key would cross the network to {parts.hostname} in the clear",
+                hint="give an https address; where the service needs no key, take it out of the "
+                "environment",
             )
         self._secure = parts.scheme == "https"
         self._host = parts.hostname

@@ -23,7 +23,7 @@ from tinydancer.server import log
 from tinydancer.server.metrics import Metrics
 from tinydancer.settings import EngineSettings
 from tinydancer_fdw import frames
-from tinydancer_fdw.frames import FrameError, Row, Scan, TextError
+from tinydancer_fdw.frames import FrameError, LimitError, Row, Scan, TextError
 
 # Before HELLO has been accepted, a stranger gets no more memory than this.
 _HELLO_BYTES = 16 * 1024
@@ -32,6 +32,7 @@ _RECEIVE = 64 * 1024
 _ANSWER_BYTES = 256 * 1024
 _FIRST_ROWS = 64
 _MOST_NAME = 64
+SAME_VERSION = "Front door and engine must be of the same version."
 _GONE = select.POLLRDHUP | select.POLLHUP | select.POLLERR
 
 
@@ -77,8 +78,12 @@ class Connection:
             while True:
                 payload = self._frame(frames.SCAN, frames.MAX_PAYLOAD)
                 self._answer(session, frames.decode_scan(payload))
+        except LimitError as error:
+            self._refuse("54000", str(error), "Ask for less at a time.")
+        except TextError as error:
+            self._refuse("22021", str(error))
         except FrameError as error:
-            self._refuse("22021" if isinstance(error, TextError) else "08P01", str(error))
+            self._refuse("08P01", str(error))
         except TimeoutError:
             self._refuse("08P01", "no HELLO within the time for it")
         except (_Ended, OSError):
@@ -185,14 +190,10 @@ class Connection:
             return False
         return any(events & _GONE for _, events in self._poll.poll(0))
 
-    def _refuse(self, sqlstate: str, message: str) -> None:
+    def _refuse(self, sqlstate: str, message: str, hint: str = SAME_VERSION) -> None:
         log.event(logging.WARNING, "bad_frame", sqlstate=sqlstate, reason=message)
         with suppress(OSError):
-            self._send(
-                frames.encode_error(
-                    sqlstate, message, hint="Front door and engine must be of the same version."
-                )
-            )
+            self._send(frames.encode_error(sqlstate, message, hint=hint))
             # A socket closed with bytes unread takes its last words back: read some of them away.
             self._shut(socket.SHUT_WR)
             self._stream.settimeout(0.2)

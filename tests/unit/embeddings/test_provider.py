@@ -330,3 +330,17 @@ def test_a_wait_may_be_a_number_or_a_date() -> None:
     in_a_minute = retry_after_seconds(formatdate(time.time() + 60, usegmt=True))
     assert in_a_minute is not None
     assert 55 < in_a_minute <= 60
+
+
+def test_a_key_is_not_sent_to_another_host_in_the_clear() -> None:
+    def embedder(url: str, key: str) -> OpenAIEmbedder:
+        return OpenAIEmbedder(ProviderSettings(url=url, model="m", dimension=8, api_key=key))
+
+    with pytest.raises(InvalidInput, match=r"to embeddings\.example in the clear") as caught:
+        embedder("http://embeddings.example/v1", "sk-secret")
+    assert "https" in caught.value.hint
+    assert "sk-secret" not in f"{caught.value!r} {caught.value.hint}"
+    # without a key, by TLS, or within the machine there is nothing to read
+    embedder("http://embeddings.example/v1", "")
+    embedder("https://embeddings.example/v1", "sk-secret")
+    embedder("http://127.0.0.1:8080/v1", "sk-secret")

@@ -103,6 +103,16 @@ def test_an_array_that_claims_more_values_than_bytes_is_refused_before_it_is_bui
         reader.value()
 
 
+def test_more_values_than_an_engine_takes_are_refused_before_they_are_built() -> None:
+    # given as many as may be, in two arrays, and one more
+    most = frames.MAX_VALUES
+    inner = b"\2" + struct.pack(">I", most - 2) + b"\0" * (most - 2)
+    assert len(frames.Reader(inner).value() or ()) == most - 2
+    payload = b"\2" + struct.pack(">I", 2) + inner + b"\2" + struct.pack(">I", 1) + b"\0"
+    with pytest.raises(frames.LimitError, match="more than 1,000,000 values"):
+        frames.Reader(payload).value()
+
+
 def test_text_that_is_not_utf8_is_refused() -> None:
     with pytest.raises(frames.FrameError, match="not valid UTF-8"):
         frames.Reader(struct.pack(">I", 2) + b"\xff\xfe").string()
