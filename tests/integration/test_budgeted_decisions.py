@@ -299,9 +299,9 @@ def test_whom_a_transaction_left_open_holds_up_holds_up_nobody_else(
             connection.execute(ROUTE.format(", tenant := 'acme'"), ("x",))
         return sqlstate(raised.value)
 
-    with installation.connect() as idle, ThreadPoolExecutor(9) as sessions, idle.transaction():
+    with installation.connect() as idle, ThreadPoolExecutor(8) as sessions, idle.transaction():
         idle.execute("SELECT ruvector_record_usage(agent_name := 'good', tenant := 'acme')")
-        waiting = [sessions.submit(ask, n) for n in range(9)]
+        waiting = [sessions.submit(ask, n) for n in range(8)]
         sleep(0.5)
         agents.execute("UPDATE agents SET quality = 0.1 WHERE name = 'good'")
         asked = agents.execute(

@@ -53,8 +53,9 @@ _NOT_AHEAD = frozenset({"openai", "cascade"})
 # Collections by Python's cycle collector cost a scan milliseconds where they walk a large heap:
 # what a snapshot holds is taken out of its sight, and it looks at the rest less often.
 _GC_THRESHOLDS = (20_000, 20, 50)
-# Locks are held for milliseconds, but by a transaction that somebody leaves open.
-_PATIENCE_S = 3.0
+# Locks are held for milliseconds, by a batch of ten thousand for a few seconds, and for ever by a
+# transaction that somebody leaves open. Doors give up after 30 seconds, and so must we before.
+_PATIENCE_S = 5.0
 _DEFAULT_CLASSIFIER = DefaultClassifier()
 
 
