@@ -153,22 +153,18 @@ COMMENT ON FUNCTION tinydancer.forget_sums() IS
 CREATE OR REPLACE TRIGGER sum_truncated AFTER TRUNCATE ON tinydancer.usage
 FOR EACH STATEMENT EXECUTE FUNCTION tinydancer.forget_sums();
 
-CREATE OR REPLACE FUNCTION tinydancer.compact_sums() RETURNS bigint
-LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+CREATE OR REPLACE FUNCTION tinydancer.merge_shard(merged smallint, until timestamptz) RETURNS bigint
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-    past CONSTANT timestamptz := date_trunc('day', now(), 'UTC') - interval '1 day';
     sums regclass;
     period name;
     keys text;
     measures text;
     totals text;
     additions text;
-    merged bigint;
+    written bigint;
     total bigint := 0;
 BEGIN
-    IF NOT pg_try_advisory_xact_lock(hashtextextended('tinydancer.sums', 0)) THEN
-        RETURN 0;
-    END IF;
     FOR sums, period IN VALUES
         ('tinydancer.usage_hourly'::regclass, 'hour'), ('tinydancer.usage_latency', 'period'),
         ('tinydancer.category_outcomes', 'day')
@@ -185,27 +181,46 @@ BEGIN
             FROM pg_attribute JOIN pg_constraint ON conrelid = attrelid AND contype = 'p'
             WHERE attrelid = sums AND attnum > 0 AND NOT attisdropped ORDER BY attnum
         ) AS columns;
-        -- Rows that somebody is adding to are left for the next time: this waits for nobody.
         EXECUTE format($query$
-            WITH several AS (
-                SELECT ctid FROM %1$s WHERE %2$I < $1 AND shard <> 0 FOR UPDATE SKIP LOCKED
-            ), gone AS (
-                DELETE FROM %1$s AS old USING several WHERE old.ctid = several.ctid
-                RETURNING old.*
+            WITH gone AS (
+                DELETE FROM %1$s WHERE shard <> 0 AND shard = $1 AND %2$I < $2 RETURNING *
             )
             INSERT INTO %1$s AS present (%3$s, shard, %4$s)
             SELECT %3$s, 0, %5$s FROM gone GROUP BY %3$s
             ON CONFLICT (%3$s, shard) DO UPDATE SET %6$s
-            $query$, sums, period, keys, measures, totals, additions) USING past;
-        GET DIAGNOSTICS merged = ROW_COUNT;
-        total := total + merged;
+            $query$, sums, period, keys, measures, totals, additions) USING merged, until;
+        GET DIAGNOSTICS written = ROW_COUNT;
+        total := total + written;
     END LOOP;
     RETURN total;
 END
 $$;
+COMMENT ON FUNCTION tinydancer.merge_shard(smallint, timestamptz) IS
+    'Adds the sums of a shard, of the time until then, to shard 0; how many rows that wrote. The '
+    'caller has both to itself.';
+
+CREATE OR REPLACE FUNCTION tinydancer.compact_sums() RETURNS bigint
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    past CONSTANT timestamptz := date_trunc('day', now(), 'UTC') - interval '1 day';
+BEGIN
+    IF NOT pg_try_advisory_xact_lock(hashtextextended('tinydancer.sums', 0)) THEN
+        RETURN 0;
+    END IF;
+    -- One shard a call: writers have the others meanwhile, and neither waits for the other.
+    FOR candidate IN 1 .. 8 LOOP
+        CONTINUE WHEN NOT EXISTS (
+            SELECT FROM tinydancer.usage_hourly
+            WHERE shard <> 0 AND shard = candidate AND hour < past);
+        CONTINUE WHEN NOT pg_try_advisory_xact_lock(hashtextextended('tinydancer.sums', candidate));
+        RETURN tinydancer.merge_shard(candidate::smallint, past);
+    END LOOP;
+    RETURN 0;
+END
+$$;
 COMMENT ON FUNCTION tinydancer.compact_sums() IS
-    'Merges the shards of sums of days gone by, which few write to any more; how many rows came of '
-    'it.';
+    'Merges a shard of the sums of days gone by, which few write to any more; how many rows it wrote, '
+    '0 where there is none that nobody is writing to.';
 
 CREATE OR REPLACE VIEW tinydancer.agent_stats AS
 SELECT agents.name AS agent,

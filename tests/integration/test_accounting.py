@@ -199,6 +199,12 @@ def test_plain_sql_on_the_ledger_keeps_the_sums(conn, agent):
     assert conn.execute("SELECT * FROM ruvector_routing_analytics()").fetchall() == []
 
 
+def merge(conn) -> None:
+    for _ in range(8):  # a shard a call
+        if conn.execute("SELECT compact_sums()").fetchone() == (0,):
+            break
+
+
 def test_sums_of_days_gone_by_are_merged_and_stay_the_same(conn, agent, schema_dsn):
     conn.execute("SELECT ensure_partitions(now() - interval '40 days', now())")
     for _ in range(4):
@@ -217,7 +223,7 @@ def test_sums_of_days_gone_by_are_merged_and_stay_the_same(conn, agent, schema_d
         ]
 
     before = analytics()
-    conn.execute("SELECT compact_sums()")
+    merge(conn)
     assert analytics() == before
     # What comes late, or is taken back, counts as well: beside what is merged, then with it.
     conn.execute("DELETE FROM usage WHERE latency_ms = 20")
@@ -228,7 +234,7 @@ def test_sums_of_days_gone_by_are_merged_and_stay_the_same(conn, agent, schema_d
     late = analytics()
     assert [sum(row[1] for row in rows) for rows in late] == [4 * 41 - 4 + 1] * 7
     assert late[0][0][2] == Decimal("0.1") * 160 + 7
-    conn.execute("SELECT compact_sums()")
+    merge(conn)
     assert analytics() == late
     left = conn.execute(
         "SELECT count(*) FROM usage_hourly"
@@ -292,6 +298,33 @@ def test_writers_do_not_wait_for_each_other(conn, agent, schema_dsn):
     assert conn.execute(
         "SELECT total_requests, total_cost FROM ruvector_routing_analytics('1 day', 'route')"
     ).fetchall() == [(4016, 4016)]
+
+
+def test_no_writer_waits_while_sums_are_merged(conn, agent, schema_dsn):
+    conn.execute("SELECT ensure_partitions(now() - interval '40 days', now())")
+    late = (
+        "INSERT INTO tinydancer.usage (agent, cost, latency_ms, occurred_at)"
+        " VALUES ('a', 1, 5, date_trunc('day', now() - interval '9 days'))"
+    )
+    conn.execute(late)
+    with ExitStack() as open_transactions:
+        upkeep, *sessions = [
+            open_transactions.enter_context(
+                psycopg.connect(schema_dsn, options="-c lock_timeout=2s")
+            )
+            for _ in range(8)
+        ]
+        # Given upkeep in the midst of merging, when each writes to the same hour, none has to wait
+        assert upkeep.execute("SELECT tinydancer.compact_sums()").fetchone() > (0,)
+        for session in sessions:
+            session.execute(late)
+        upkeep.commit()
+        for session in sessions:
+            session.commit()
+    merge(conn)
+    assert conn.execute(
+        "SELECT dimension, shard, requests FROM usage_hourly ORDER BY 1"
+    ).fetchall() == [(name, 0, 8) for name in ("agent", "category", "route", "user_tier")]
 
 
 def test_outcomes_of_each_agent_are_summed_up_by_category(conn, agent):

@@ -19,20 +19,17 @@ SECONDS_BETWEEN = 30.0
 # How long a step waits for a lock that somebody holds: there is a next time.
 PATIENCE_MS = 2_000
 
-# Each returns of how many it was, up to a number that keeps its transaction short: it is called
-# until nothing is left, as more may expire in the time between than one call takes. The bound is
-# there for the steps after it.
-EXPIRING = (
-    "SELECT tinydancer.expire_reservations()",
-    "SELECT tinydancer.expire_calls()",
-    "SELECT tinydancer.expire_sessions()",
-)
-MOST_CALLS = 1_000
-STEPS = (
-    "SELECT tinydancer.ensure_partitions()",
-    "SELECT tinydancer.apply_retention()",
-    "SELECT tinydancer.compact_sums()",
-)
+# Each with how often it is called at most, for the steps after it. What expires returns of how many
+# it was, up to a number that keeps its transaction short: it is called until nothing is left, as
+# more may expire in the time between than one call takes. Sums are merged a shard a call, of eight.
+STEPS = {
+    "SELECT tinydancer.expire_reservations()": 1_000,
+    "SELECT tinydancer.expire_calls()": 1_000,
+    "SELECT tinydancer.expire_sessions()": 1_000,
+    "SELECT tinydancer.ensure_partitions()": 1,
+    "SELECT tinydancer.apply_retention()": 1,
+    "SELECT tinydancer.compact_sums()": 8,
+}
 
 
 def maintain(conn: Connection) -> None:
@@ -41,9 +38,8 @@ def maintain(conn: Connection) -> None:
     Raises what the last of them raised that failed.
     """
     failed: psycopg.Error | None = None
-    for step in (*EXPIRING, *STEPS):
+    for step, calls in STEPS.items():
         try:
-            calls = MOST_CALLS if step in EXPIRING else 1
             while calls and _do(conn, step) != (0,):
                 calls -= 1
         except psycopg.Error as error:
