@@ -84,6 +84,35 @@ def test_a_batch_spends_a_budget_request_by_request(agents):
     assert status(agents, "good money") == (0, Decimal("0.02"))
 
 
+def test_a_batch_that_budgets_have_room_for_is_reserved_whole_each_request_in_each(agents):
+    agents.execute(
+        "SELECT ruvector_set_budget('all', 0.5), ruvector_set_budget('good', 0.4, 'agent', 'good'),"
+        " ruvector_set_budget('plain', 0, 'agent', 'plain'),"
+        " ruvector_set_budget('acme', 0.4, 'tenant', 'acme')"
+    )
+    batch = "SELECT decision_id FROM ruvector_batch_route(%s, 'quality', tenant := 'acme')"
+    texts = [f"request {n}" for n in range(40)]
+    ids = {decision for (decision,) in agents.execute(batch, (texts,))}
+    assert status(agents, "all") == status(agents, "good") == (0, Decimal("0.4"))
+    assert status(agents, "acme") == (0, Decimal("0.4"))
+    assert status(agents, "plain") == (0, 0)
+    kept = agents.execute(
+        "SELECT decision_id, array_agg(budget ORDER BY budget), sum(amount)"
+        " FROM budget_reservations GROUP BY 1"
+    ).fetchall()
+    assert {decision for decision, *_ in kept} == ids
+    assert {(*budgets, amount) for _, budgets, amount in kept} == {
+        ("acme", "all", "good", Decimal("0.03"))
+    }
+    # The next one is more than there is: nobody gets what is not there.
+    (nobody,) = agents.execute(
+        "SELECT count(agent_name) FROM ruvector_batch_route(%s, 'quality', tenant := 'acme')",
+        (texts[:2],),
+    ).fetchone()
+    assert nobody == 0
+    assert status(agents, "all") == (0, Decimal("0.4"))
+
+
 @pytest.mark.parametrize(
     ("scope", "subject", "argument", "agent"),
     [
