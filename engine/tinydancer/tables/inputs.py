@@ -277,7 +277,7 @@ def _key(column: str, value: str) -> str:
     return value
 
 
-_MONEY = _number(0.0, 1e15, "a finite amount of money, 0 or more")
+_MONEY = _number(0.0, 1e15, "an amount of money from 0 to 1e15")
 
 # What each input that is no text to read must be, by the name of its column.
 CHECKS: Mapping[str, Callable[[str, str], object]] = {
@@ -288,14 +288,14 @@ CHECKS: Mapping[str, Callable[[str, str], object]] = {
     "num_agents": _integer(1, MOST_AGENTS),
     "max_cost": _MONEY,
     "budget_remaining": _MONEY,
-    "max_latency_ms": _number(0.0, 1e15, "a finite number of milliseconds, 0 or more"),
+    "max_latency_ms": _number(0.0, 1e15, "a number of milliseconds from 0 to 1e15"),
     "min_quality": _number(0.0, 1.0, "a quality from 0 to 1"),
     "min_batch_quality": _number(0.0, 1.0, "a quality from 0 to 1"),
     "total_budget": _MONEY,
-    "budget": _number(1e-9, 1e15, "a finite amount of money above 0"),
+    "budget": _number(1e-9, 1e15, "an amount of money above 0, up to 1e15"),
     "quality_threshold": _number(0.0, 1.0, "a quality from 0 to 1"),
-    "latency_threshold_ms": _number(1e-9, 1e15, "a finite number of milliseconds above 0"),
-    "expected_requests": _number(0.0, 1e12, "a finite number of requests, 0 or more"),
+    "latency_threshold_ms": _number(1e-9, 1e15, "a number of milliseconds above 0, up to 1e15"),
+    "expected_requests": _number(0.0, 1e12, "a number of requests from 0 to 1e12"),
     "expected_input_tokens": _integer(0, MAX_TOKENS),
     "expected_output_tokens": _integer(0, MAX_TOKENS),
     "wrong_match_cost": _MONEY,
