@@ -140,6 +140,10 @@ def _measure_scans(db: psycopg.Connection, door: str, figures: Figures, rounds: 
     routes_active(False)
     against_select_1("one decision over 10 agents", asking(f"{DECIDE} WHERE request = %s"))
     against_select_1("the same, not prepared", asking(f"{DECIDE} WHERE request = %s", False))
+    # By Multicorn2 a custom plan always looks cheaper, and is made anew for each question.
+    db.execute("SET plan_cache_mode = force_generic_plan")
+    against_select_1("the same, its plan kept", asking(f"{DECIDE} WHERE request = %s"))
+    db.execute("RESET plan_cache_mode")
     against_select_1("the same with reasons", asking(f"{EXPLAIN} WHERE request = %s"))
     against_select_1("the same by ruvector_route", asking("SELECT * FROM ruvector_route(%s)"))
     routes_active(True)
