@@ -340,6 +340,9 @@ def test_a_key_is_not_sent_to_another_host_in_the_clear() -> None:
         embedder("http://embeddings.example/v1", "sk-secret")
     assert "https" in caught.value.hint
     assert "sk-secret" not in f"{caught.value!r} {caught.value.hint}"
+    # nor to one whose name looks like an address of this machine
+    with pytest.raises(InvalidInput, match="in the clear"):
+        embedder("http://127.embeddings.example/v1", "sk-secret")
     # without a key, by TLS, or within the machine there is nothing to read
     embedder("http://embeddings.example/v1", "")
     embedder("https://embeddings.example/v1", "sk-secret")
