@@ -162,8 +162,17 @@ def installation(
     server: Server, front_door: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Installation]:
     """One for each front door, for the whole run: use `db`, which empties its tables."""
+    with running_installation(server, front_door, tmp_path_factory.mktemp("engine")) as there:
+        yield there
+
+
+@contextmanager
+def running_installation(
+    server: Server, front_door: str, engine_directory: Path
+) -> Iterator[Installation]:
+    """An installation in a database of its own, with its engine running."""
     with server.database() as name:
-        engine = server.engine(name, tmp_path_factory.mktemp("engine"))
+        engine = server.engine(name, engine_directory)
         install(server.dsn(name), front_door, engine)
         try:
             there = Installation(server, name, front_door, engine)

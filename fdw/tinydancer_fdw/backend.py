@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable
 from contextlib import suppress
+from typing import Any
 
 _FLAGS = ("QueryCancelPending", "ProcDiePending")
 # In PostgreSQL's structure of transaction counters (access/transam.h), on 64-bit machines: where
@@ -33,10 +34,7 @@ class Backend:
         self._place = _place(program)
         with suppress(AttributeError, ValueError):
             self._flags = tuple(ctypes.c_int.in_dll(program, flag) for flag in _FLAGS)
-            started = program.GetCurrentStatementStartTimestamp
-            started.restype = ctypes.c_int64
-            started.argtypes = []
-            self._started = started
+            self._started = _function(program, "GetCurrentStatementStartTimestamp", ctypes.c_int64)
 
     def interrupted(self) -> bool:
         """Whether PostgreSQL wants to end the statement or the process."""
@@ -58,6 +56,14 @@ class Backend:
         return f"{server}{ended.value}"
 
 
+def _function(program: ctypes.CDLL, name: str, returns: Any, *takes: Any) -> Callable[..., Any]:
+    """A function of the program by its C types. Raises AttributeError where it is not shown."""
+    found = program[name]
+    found.restype = returns
+    found.argtypes = takes
+    return found
+
+
 def _place(program: ctypes.CDLL) -> tuple[str, ctypes.c_uint64] | None:
     """The server (its identifier, and when it was started), and where it counts ended transactions.
 
@@ -65,14 +71,16 @@ def _place(program: ctypes.CDLL) -> tuple[str, ctypes.c_uint64] | None:
     be: the number of the next transaction, for which PostgreSQL has a function.
     """
     try:
-        setting, next_xid = program.GetConfigOption, program.ReadNextFullTransactionId
-        setting.restype = ctypes.c_char_p
-        setting.argtypes = [ctypes.c_char_p, ctypes.c_bool, ctypes.c_bool]
-        next_xid.restype = ctypes.c_uint64
-        next_xid.argtypes = []
-        identifier = program.GetSystemIdentifier
-        identifier.restype = ctypes.c_int64
-        identifier.argtypes = []
+        setting = _function(
+            program,
+            "GetConfigOption",
+            ctypes.c_char_p,
+            ctypes.c_char_p,
+            ctypes.c_bool,
+            ctypes.c_bool,
+        )
+        next_xid = _function(program, "ReadNextFullTransactionId", ctypes.c_uint64)
+        identifier = _function(program, "GetSystemIdentifier", ctypes.c_int64)
         started = ctypes.c_int64.in_dll(program, "PgStartTime").value
         version = int(setting(b"server_version_num", True, False) or 0) // 10_000
         if version not in _KNOWN_VERSIONS or ctypes.sizeof(ctypes.c_void_p) != 8:

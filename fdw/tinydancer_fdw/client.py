@@ -242,7 +242,7 @@ class Client:
         return EngineError(
             "08P01",
             f"the answer of the Tiny Dancer engine at {self.address} can't be read: {reason}",
-            hint="Front door and engine must be of the same version.",
+            hint=frames.SAME_VERSION,
         )
 
 

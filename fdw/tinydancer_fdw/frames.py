@@ -47,6 +47,9 @@ MAX_VALUES = 1_000_000
 HELLO, WELCOME, SCAN, ROWS, END, ERROR = 1, 2, 3, 4, 5, 6
 EQUALS, ANY = 0, 1
 
+# The hint where one side can't read the other.
+SAME_VERSION = "Front door and engine must be of the same version."
+
 # A value on the wire: NULL, PostgreSQL's text form, or an array of values.
 Value = Union[None, str, list["Value"]]  # noqa: UP007 - recursive, and read at run time on 3.10
 

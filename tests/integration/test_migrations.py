@@ -56,15 +56,26 @@ def connect(dsn: str) -> psycopg.Connection:
     return psycopg.connect(dsn, autocommit=True)
 
 
+def migrations_before(name):
+    """The migrations of the version before the one that brought this migration."""
+    every = schema.migrations()
+    return every[: [script.name for script in every].index(name)]
+
+
+def install_older(connection, monkeypatch, migrations):
+    """What a version with these migrations installs: its tables, none of today's functions."""
+    with monkeypatch.context() as older:
+        older.setattr(schema, "migrations", lambda: migrations)
+        older.setattr(schema, "_scripts", lambda folder: ())
+        schema.install(connection)
+
+
 @pytest.mark.parametrize("first", range(1, len(schema.migrations()) + 1))
 def test_an_upgraded_schema_equals_a_fresh_one(server, empty_database, monkeypatch, first):
     # Given a database that an older version installed
     every = schema.migrations()
     with connect(empty_database) as connection:
-        with monkeypatch.context() as older:
-            older.setattr(schema, "migrations", lambda: every[:first])
-            older.setattr(schema, "_scripts", lambda folder: ())
-            schema.install(connection)
+        install_older(connection, monkeypatch, every[:first])
         # When it is upgraded
         schema.upgrade(connection)
         assert schema.version(connection).migration == every[-1].name
@@ -77,13 +88,8 @@ def test_an_upgraded_schema_equals_a_fresh_one(server, empty_database, monkeypat
 
 def test_an_upgrade_forgets_no_request_that_a_rate_limit_has_counted(empty_database, monkeypatch):
     # Given routes taken by the minute of the clock, now and long ago
-    every = schema.migrations()
-    before = [script.name for script in every].index("0012_sliding_rates")
     with connect(empty_database) as connection:
-        with monkeypatch.context() as older:
-            older.setattr(schema, "migrations", lambda: every[:before])
-            older.setattr(schema, "_scripts", lambda folder: ())
-            schema.install(connection)
+        install_older(connection, monkeypatch, migrations_before("0012_sliding_rates"))
         connection.execute(
             "INSERT INTO tinydancer.routes (name, target_agent) VALUES ('now', 'a'), ('ago', 'a');"
             "INSERT INTO tinydancer.route_usage VALUES"
@@ -101,13 +107,8 @@ def test_an_upgrade_forgets_no_request_that_a_rate_limit_has_counted(empty_datab
 
 def test_an_upgrade_sums_up_what_was_recorded_before(empty_database, monkeypatch):
     # Given outcomes of two tenants, whose sums by route an older version kept apart
-    every = schema.migrations()
-    before = [script.name for script in every].index("0018_category_outcomes")
     with connect(empty_database) as connection:
-        with monkeypatch.context() as older:
-            older.setattr(schema, "migrations", lambda: every[:before])
-            older.setattr(schema, "_scripts", lambda folder: ())
-            schema.install(connection)
+        install_older(connection, monkeypatch, migrations_before("0018_category_outcomes"))
         connection.execute(
             """
             CREATE TABLE tinydancer.usage_then PARTITION OF tinydancer.usage

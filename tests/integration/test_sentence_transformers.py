@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import psycopg
 import pytest
-from tests.conftest import Installation, Server, empty_tables, install, sqlstate
+from tests.conftest import Installation, Server, empty_tables, running_installation, sqlstate
 from tests.tiny_model import save_tiny_model
 
 from tinydancer.embedded.instance import DIMENSION
@@ -45,15 +45,8 @@ def own(
     server: Server, front_door: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Installation]:
     """An installation that only these tests use: a change of embedder is for good."""
-    with server.database() as name:
-        engine = server.engine(name, tmp_path_factory.mktemp("engine"))
-        install(server.dsn(name), front_door, engine)
-        there = Installation(server, name, front_door, engine)
-        try:
-            there.start_engine()
-            yield there
-        finally:
-            engine.stop()
+    with running_installation(server, front_door, tmp_path_factory.mktemp("engine")) as there:
+        yield there
 
 
 def embed_with(dsn: str, model: Path) -> None:

@@ -32,7 +32,6 @@ _RECEIVE = 64 * 1024
 _ANSWER_BYTES = 256 * 1024
 _FIRST_ROWS = 64
 _MOST_NAME = 64
-SAME_VERSION = "Front door and engine must be of the same version."
 _GONE = select.POLLRDHUP | select.POLLHUP | select.POLLERR
 
 
@@ -190,7 +189,7 @@ class Connection:
             return False
         return any(events & _GONE for _, events in self._poll.poll(0))
 
-    def _refuse(self, sqlstate: str, message: str, hint: str = SAME_VERSION) -> None:
+    def _refuse(self, sqlstate: str, message: str, hint: str = frames.SAME_VERSION) -> None:
         log.event(logging.WARNING, "bad_frame", sqlstate=sqlstate, reason=message)
         with suppress(OSError):
             self._send(frames.encode_error(sqlstate, message, hint=hint))
