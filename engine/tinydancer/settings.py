@@ -13,6 +13,7 @@ from pathlib import Path
 from tinydancer.errors import InvalidInput, NotFound
 
 TOKEN_VARIABLE = "TINYDANCER_TOKEN"  # noqa: S105 - the name of a variable, not a token
+MOST_WORKERS = 64
 _MOST_TOKEN_BYTES = 4096
 
 
@@ -32,6 +33,7 @@ class EngineSettings:
     A `token` is asked of every front door where it is set, and has to be on TCP; TCP beyond this
     machine needs `tls` as well. Times are in seconds: `hello_timeout` bounds the time to the end of
     HELLO, `drain` that which scans have to finish when the engine is told to stop.
+    `workers` are the processes that answer, of which each has an interpreter of its own.
     `metrics_port` serves Prometheus text on this machine's loopback. `log_texts` lets texts that
     users send into the log: error messages may quote them.
     """
@@ -42,6 +44,7 @@ class EngineSettings:
     group: str | None = None
     token: str = field(default="", repr=False)
     tls: TLS | None = None
+    workers: int = 1
     max_connections: int = 256
     hello_timeout: float = 5.0
     drain: float = 2.0
@@ -51,6 +54,8 @@ class EngineSettings:
     def __post_init__(self) -> None:
         if (self.socket is None) == (self.listen is None):
             raise InvalidInput("an engine listens on a socket or on a TCP address, one of them")
+        if not 1 <= self.workers <= MOST_WORKERS:
+            raise InvalidInput(f"workers is {self.workers}, not from 1 to {MOST_WORKERS}")
         if self.max_connections < 1:
             raise InvalidInput(f"max_connections is {self.max_connections}, not at least 1")
 

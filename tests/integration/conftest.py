@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 
 import psycopg
 import pytest
 from psycopg import conninfo
 from tests.conftest import Installation
 
+from tinydancer.embedded.instance import Engine
 from tinydancer.embeddings.base import Embedder
 from tinydancer.embeddings.select import EmbedderSettings, embedder_for
 from tinydancer.store import schema
@@ -119,17 +122,16 @@ def good_and_plain(db: psycopg.Connection) -> psycopg.Connection:
     return db
 
 
-@pytest.fixture
-def second_engine(
-    installation: Installation, db: psycopg.Connection, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[str]:
-    """A schema whose foreign tables ask another engine of the same database."""
-    name = f"{installation.database}_second"
-    directory = tmp_path_factory.mktemp("second")
+@contextmanager
+def another_engine(
+    installation: Installation, db: psycopg.Connection, directory: Path, workers: int = 1
+) -> Iterator[Engine]:
+    """Another engine of the same database, which the foreign tables of schema `second` ask."""
     engine = replace(
         installation.engine,
-        socket=installation.server.engine_socket(name),
+        socket=installation.server.engine_socket(f"{installation.database}_second"),
         directory=directory,
+        workers=workers,
     )
     wrapper = "multicorn" if installation.front_door == "multicorn" else "tinydancer_native"
     options = f"socket '{engine.socket}'"
@@ -141,10 +143,19 @@ def second_engine(
         db.execute(
             f"""CREATE SERVER second FOREIGN DATA WRAPPER {wrapper} OPTIONS ({options});
                 CREATE SCHEMA second;
-                IMPORT FOREIGN SCHEMA tinydancer LIMIT TO (route_decisions)
+                IMPORT FOREIGN SCHEMA tinydancer LIMIT TO (route_decisions, engine_status)
                     FROM SERVER second INTO second"""
         )
-        yield "second"
+        yield engine
     finally:
         db.execute("DROP SERVER IF EXISTS second CASCADE; DROP SCHEMA IF EXISTS second CASCADE")
         engine.stop()
+
+
+@pytest.fixture
+def second_engine(
+    installation: Installation, db: psycopg.Connection, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
+    """A schema whose foreign tables ask another engine of the same database."""
+    with another_engine(installation, db, tmp_path_factory.mktemp("second")):
+        yield "second"

@@ -10,6 +10,7 @@ import click
 
 from tinydancer.cli.options import FILE, secret
 from tinydancer.errors import Unavailable
+from tinydancer.settings import MOST_WORKERS
 
 
 @click.command()
@@ -21,6 +22,13 @@ from tinydancer.errors import Unavailable
 @click.option("--token-file", type=FILE, help="File with the token. [default: $TINYDANCER_TOKEN]")
 @click.option("--tls-certificate", type=FILE, help="Certificate for TCP beyond this machine.")
 @click.option("--tls-key", type=FILE, help="Its private key.")
+@click.option(
+    "--workers",
+    type=click.IntRange(1, MOST_WORKERS),
+    default=1,
+    show_default=True,
+    help="Processes that answer: up to one for each processor.",
+)
 @click.option(
     "--max-connections",
     type=click.IntRange(min=1),
@@ -41,6 +49,7 @@ def serve(
     token_file: Path | None,
     tls_certificate: Path | None,
     tls_key: Path | None,
+    workers: int,
     max_connections: int,
     metrics_port: int | None,
     log_texts: bool,
@@ -72,6 +81,7 @@ def serve(
             group=group,
             token=read_token(token_file),
             tls=TLS(tls_certificate, tls_key) if tls_certificate and tls_key else None,
+            workers=workers,
             max_connections=max_connections,
             metrics_port=metrics_port,
             log_texts=log_texts,

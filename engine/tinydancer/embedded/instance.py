@@ -47,7 +47,7 @@ class Engine:
     """The engine of one database, as a process that listens on a Unix socket.
 
     `dsn` is how it reaches the database; it holds no password. Its pid file and log are in
-    `directory`.
+    `directory`. It answers in so many `workers`, processes of their own.
     """
 
     dsn: str
@@ -55,6 +55,7 @@ class Engine:
     account: Account
     directory: Path
     throwaway: bool = False
+    workers: int = 1
 
     @property
     def daemon(self) -> Daemon:
@@ -67,7 +68,7 @@ class Engine:
             self.socket.unlink(missing_ok=True)
             self.daemon.start(
                 [sys.executable, "-m", "tinydancer", "serve", "--dsn", self.dsn,
-                 "--socket", str(self.socket)],
+                 "--socket", str(self.socket), "--workers", str(self.workers)],
                 account=self.account,
                 environment=_environment(),
                 dies_with_us=self.throwaway,

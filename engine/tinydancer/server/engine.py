@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import logging
-import os
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -22,7 +21,7 @@ from tinydancer.errors import TinyDancerError, Unavailable
 from tinydancer.neural.active import DefaultClassifier
 from tinydancer.semantic_routes.route import RouteSearch
 from tinydancer.server import log
-from tinydancer.server.metrics import Metrics
+from tinydancer.server.metrics import Figures, Metrics
 from tinydancer.server.trainer import Trainer
 from tinydancer.store.analytics import routing_analytics
 from tinydancer.store.correlations import ErrorCorrelations
@@ -60,10 +59,14 @@ _DEFAULT_CLASSIFIER = DefaultClassifier()
 
 
 class Engine:
-    """What the sessions of one engine share: the database, the snapshot, the metrics."""
+    """What the sessions of one engine share: the database, the snapshot, the metrics.
 
-    def __init__(self, dsn: str, metrics: Metrics) -> None:
+    With `upkeep` it also does what some engine of the database has to do: trainings, maintenance.
+    """
+
+    def __init__(self, dsn: str, metrics: Metrics, *, upkeep: bool = True) -> None:
         self._metrics = metrics
+        self._upkeep = upkeep
         self._database = Database(dsn)
         self._snapshots = Snapshots(self._database, open_embedder)
         self._trainer = Trainer(dsn, self._database)
@@ -97,8 +100,9 @@ class Engine:
             log.event(logging.WARNING, "database_unavailable", reason=error.detail)
         else:
             self._warm_up()
-        self._trainer.start()
-        self._maintenance.start()
+        if self._upkeep:
+            self._trainer.start()
+            self._maintenance.start()
         return self
 
     def __exit__(
@@ -107,8 +111,9 @@ class Engine:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._maintenance.close()
-        self._trainer.stop()
+        if self._upkeep:
+            self._maintenance.close()
+            self._trainer.stop()
         self._log.close()
         self._snapshots.close()
         self._contended.close()
@@ -120,29 +125,30 @@ class Engine:
 
     def status(self) -> Status:
         """The engine as engine_status shows it."""
-        figures, embedding = self._metrics.read(), self.usage()
-        kept, lost = self.decisions()
+        figures = self.figures()
         return Status(
             version=__version__,
             protocol=PROTOCOL,
-            pid=os.getpid(),
+            pid=self._metrics.board.pid,
             uptime=timedelta(seconds=figures.uptime),
             scans=figures.scans,
             errors=figures.errors,
             latency_p50_ms=figures.latency_p50_ms,
             latency_p95_ms=figures.latency_p95_ms,
             latency_p99_ms=figures.latency_p99_ms,
-            cache_hits=embedding.cache_hits,
-            cache_misses=embedding.cache_misses,
-            escalated=embedding.escalated,
-            decisions_kept=kept,
-            decisions_lost=lost,
+            cache_hits=figures.usage.cache_hits,
+            cache_misses=figures.usage.cache_misses,
+            escalated=figures.usage.escalated,
+            decisions_kept=figures.decisions_kept,
+            decisions_lost=figures.decisions_lost,
         )
 
-    def usage(self) -> Usage:
-        """What the embedder of the snapshot in memory has done."""
+    def figures(self) -> Figures:
+        """What it has done, all its workers together; this one's counts are of this moment."""
         snapshot = self._snapshots.latest
-        return usage(snapshot.embedder) if snapshot is not None else Usage()
+        used = usage(snapshot.embedder) if snapshot is not None else Usage()
+        self._metrics.note(used, (self._log.written, self._log.dropped))
+        return self._metrics.read()
 
     def snapshot_and_embedder(
         self, texts: list[str], commits: str = ""
@@ -161,10 +167,6 @@ class Engine:
         if ahead is not None and ahead.is_of(snapshot.embedder):
             return snapshot, ahead
         return snapshot, snapshot.embedder
-
-    def decisions(self) -> tuple[int, int]:
-        """How many decisions were kept since the start, and how many were lost."""
-        return self._log.written, self._log.dropped
 
     def keep(self, snapshot: Snapshot) -> Keep | None:
         """What keeps decisions, by the settings; None where it is off."""

@@ -37,6 +37,14 @@ class Listener:
     lock: int | None = None
     inode: int | None = None
 
+    def share(self) -> Listener:
+        """The same socket for a process forked from the engine's: file and lock stay the engine's,
+        so that the next one can have them as soon as this one has died.
+        """
+        if self.lock is not None:
+            os.close(self.lock)
+        return Listener(self.socket, self.address, self.tls)
+
     def close(self) -> None:
         """Stops listening; removes the socket file where it is still this engine's own."""
         self.socket.close()

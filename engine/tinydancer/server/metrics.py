@@ -1,10 +1,15 @@
-"""What an engine has done: scans, errors, and how long its last scans took."""
+"""What an engine has done: scans, errors, and how long its last scans took.
+
+An engine may have several workers, each a process. They count on one board in shared memory, each
+in a row of its own, so that whoever is asked answers for all of them.
+"""
 
 from __future__ import annotations
 
+import mmap
+import os
 import threading
 import time
-from array import array
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -18,6 +23,11 @@ if TYPE_CHECKING:
 LAST_SCANS = 4096
 QUANTILES = (0.5, 0.95, 0.99)
 
+# The counts of a worker, by their place in its row.
+_COUNTS = 16
+_SCANS, _ERRORS, _CONNECTIONS, _REFUSED, _READY, *_NOTED = range(11)
+_WORD = 8
+
 
 @dataclass(frozen=True)
 class Figures:
@@ -28,47 +38,129 @@ class Figures:
     errors: int
     connections: int
     refused: int
+    usage: Usage
+    decisions_kept: int
+    decisions_lost: int
     latency_p50_ms: float | None
     latency_p95_ms: float | None
     latency_p99_ms: float | None
 
 
-class Metrics:
-    """Counters that any thread may add to."""
+class Board:
+    """Memory that the workers of an engine share: counts, and the times of the last scans.
 
-    def __init__(self) -> None:
+    A worker writes to its own row alone; a word is read as it was written. `pid` is the process
+    that they are forked from, or the only one.
+    """
+
+    def __init__(self, workers: int = 1) -> None:
+        self.workers = workers
+        self.pid = os.getpid()
+        self.started = time.monotonic()
+        memory = memoryview(mmap.mmap(-1, workers * (_COUNTS + LAST_SCANS) * _WORD))
+        counts = memory[: workers * _COUNTS * _WORD].cast("q")
+        times = memory[workers * _COUNTS * _WORD :].cast("d")
+        self.counts = [counts[at * _COUNTS :][:_COUNTS] for at in range(workers)]
+        self.times = [times[at * LAST_SCANS :][:LAST_SCANS] for at in range(workers)]
+
+    def total(self, count: int) -> int:
+        """A count of all workers together."""
+        return sum(row[count] for row in self.counts)
+
+    def is_ready(self, worker: int) -> bool:
+        """Whether a worker can answer."""
+        return bool(self.counts[worker][_READY])
+
+    def are_ready(self) -> bool:
+        """Whether all workers can."""
+        return all(row[_READY] for row in self.counts)
+
+    def gone(self, worker: int) -> None:
+        """A worker has ended, and its connections with it; what it has counted stays."""
+        self.counts[worker][_CONNECTIONS] = 0
+        self.counts[worker][_READY] = 0
+
+
+class Metrics:
+    """One worker's counters, which any of its threads may add to, and the sums of all."""
+
+    def __init__(self, board: Board | None = None, worker: int = 0) -> None:
+        self.board = board or Board()
+        self.worker = worker
         self._lock = threading.Lock()
-        self._started = time.monotonic()
-        self._scans = 0
-        self._errors = 0
-        self._connections = 0
-        self._refused = 0
-        self._last = array("d", bytes(8 * LAST_SCANS))
+        self._counts = self.board.counts[worker]
+        self._times = self.board.times[worker]
+        # A worker that takes the place of one that died goes on with the counts of its row.
+        self._noted_before = tuple(self._counts[at] for at in _NOTED)
 
     def scanned(self, seconds: float, *, failed: bool) -> None:
         """A scan has been answered, in so many seconds, by rows or by an error."""
         with self._lock:
-            self._last[self._scans % LAST_SCANS] = seconds
-            self._scans += 1
-            self._errors += failed
+            self._times[self._counts[_SCANS] % LAST_SCANS] = seconds
+            self._counts[_SCANS] += 1
+            self._counts[_ERRORS] += failed
 
-    def connected(self, by: int) -> None:
-        """So many connections more, or less."""
+    def admit(self, most: int) -> bool:
+        """Count one more connection, unless all workers together have `most` already.
+
+        Workers that admit in the same instant do not see each other: they may be over the bound
+        by one connection each.
+        """
         with self._lock:
-            self._connections += by
+            if self.board.total(_CONNECTIONS) >= most:
+                return False
+            self._counts[_CONNECTIONS] += 1
+            return True
+
+    def left(self) -> None:
+        """A connection that was admitted has ended."""
+        with self._lock:
+            self._counts[_CONNECTIONS] -= 1
+
+    def is_ahead(self) -> bool:
+        """Whether this worker has more connections than another one that can answer."""
+        mine = self._counts[_CONNECTIONS]
+        return any(row[_READY] and row[_CONNECTIONS] < mine for row in self.board.counts)
 
     def refused(self) -> None:
         """A connection has been refused: too many, or a wrong token."""
         with self._lock:
-            self._refused += 1
+            self._counts[_REFUSED] += 1
+
+    def ready(self) -> None:
+        """This worker can answer from now on."""
+        self._counts[_READY] = 1
+
+    def note(self, usage: Usage, decisions: tuple[int, int]) -> None:
+        """What this worker's embedder has done, and how many decisions it has kept and lost."""
+        counts = (
+            usage.cache_hits, usage.cache_misses, usage.cascaded, usage.escalated, *decisions,
+        )  # fmt: skip
+        for at, before, count in zip(_NOTED, self._noted_before, counts, strict=True):
+            self._counts[at] = before + count
 
     def read(self) -> Figures:
-        """The figures now; quantiles are of the last LAST_SCANS scans."""
-        with self._lock:
-            last = sorted(self._last[: min(self._scans, LAST_SCANS)])
-            counts = (self._scans, self._errors, self._connections, self._refused)
-        quantiles = [_quantile(last, at) for at in QUANTILES]
-        return Figures(time.monotonic() - self._started, *counts, *quantiles)
+        """The figures of all workers; quantiles are of each one's last LAST_SCANS scans."""
+        board = self.board
+        last: list[float] = []
+        for counts, times in zip(board.counts, board.times, strict=True):
+            last += times[: min(counts[_SCANS], LAST_SCANS)]
+        last.sort()
+        hits, misses, cascaded, escalated, kept, lost = map(board.total, _NOTED)
+        p50, p95, p99 = (_quantile(last, at) for at in QUANTILES)
+        return Figures(
+            uptime=time.monotonic() - board.started,
+            scans=board.total(_SCANS),
+            errors=board.total(_ERRORS),
+            connections=board.total(_CONNECTIONS),
+            refused=board.total(_REFUSED),
+            usage=Usage(hits, misses, cascaded, escalated),
+            decisions_kept=kept,
+            decisions_lost=lost,
+            latency_p50_ms=p50,
+            latency_p95_ms=p95,
+            latency_p99_ms=p99,
+        )
 
 
 def _quantile(ordered: list[float], at: float) -> float | None:
@@ -79,16 +171,10 @@ def _quantile(ordered: list[float], at: float) -> float | None:
     return ordered[rank] * 1000
 
 
-def serve_prometheus(
-    port: int,
-    read: Callable[[], Figures],
-    usage: Callable[[], Usage],
-    decisions: Callable[[], tuple[int, int]],
-) -> tuple[int, Callable[[], None]]:
+def serve_prometheus(port: int, read: Callable[[], Figures]) -> tuple[int, Callable[[], None]]:
     """Serves the figures as Prometheus text on 127.0.0.1; returns the port and what stops it.
 
-    `decisions` gives how many were kept and how many lost. Counts of the embedder begin again when
-    the settings change it.
+    Counts of the embedder begin again when the settings change it.
 
     Raises NotReady where the extra `metrics` is not installed, or the port can't be had.
     """
@@ -108,14 +194,9 @@ def serve_prometheus(
             yield GaugeMetricFamily(
                 "tinydancer_uptime_seconds", "Time since the engine started.", figures.uptime
             )
-            yield CounterMetricFamily("tinydancer_scans", "Scans answered.", figures.scans)
-            yield CounterMetricFamily(
-                "tinydancer_scan_errors", "Scans that ended in an error.", figures.errors
-            )
             yield GaugeMetricFamily(
                 "tinydancer_connections", "Front doors connected.", figures.connections
             )
-            yield CounterMetricFamily("tinydancer_refused", "Connections refused.", figures.refused)
             latency = GaugeMetricFamily(
                 "tinydancer_scan_seconds", "Time of the last scans.", labels=["quantile"]
             )
@@ -124,22 +205,19 @@ def serve_prometheus(
                 if value is not None:
                     latency.add_metric([str(at)], value / 1000)
             yield latency
-            used = usage()
-            for name, what, value in (
-                ("cache_hits", "Texts whose vectors were in the cache.", used.cache_hits),
-                ("cache_misses", "Texts that had to be embedded.", used.cache_misses),
-                ("cascaded", "Requests that a cascade embedded.", used.cascaded),
-                ("escalated", "Those that its accurate encoder took over.", used.escalated),
+            used = figures.usage
+            for name, what, count in (
+                ("scans", "Scans answered.", figures.scans),
+                ("scan_errors", "Scans that ended in an error.", figures.errors),
+                ("refused", "Connections refused.", figures.refused),
+                ("embeddings_cache_hits", "Texts with vectors in the cache.", used.cache_hits),
+                ("embeddings_cache_misses", "Texts that had to be embedded.", used.cache_misses),
+                ("embeddings_cascaded", "Requests that a cascade embedded.", used.cascaded),
+                ("embeddings_escalated", "Those its accurate encoder took over.", used.escalated),
+                ("decisions_kept", "Decisions written to the database.", figures.decisions_kept),
+                ("decisions_lost", "Decisions that could not be kept.", figures.decisions_lost),
             ):
-                yield CounterMetricFamily(f"tinydancer_embeddings_{name}", what, value)
-
-            kept, lost = decisions()
-            yield CounterMetricFamily(
-                "tinydancer_decisions_kept", "Decisions written to the database.", kept
-            )
-            yield CounterMetricFamily(
-                "tinydancer_decisions_lost", "Decisions that could not be kept.", lost
-            )
+                yield CounterMetricFamily(f"tinydancer_{name}", what, count)
 
     registry = CollectorRegistry()
     registry.register(Scans())

@@ -8,31 +8,25 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
-import socket
 import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from tinydancer import __version__
 from tinydancer.server import log
 from tinydancer.server.engine import Engine
-from tinydancer.server.listener import listen
-from tinydancer.server.metrics import Metrics, serve_prometheus
+from tinydancer.server.listener import Listener, listen
+from tinydancer.server.metrics import Board, Metrics, serve_prometheus
 from tinydancer.server.threads import Server
+from tinydancer.server.workers import run_workers, told_to_end, wait_for_others
 from tinydancer.settings import EngineSettings
 
 # A scan waits for at most this long while another one computes. Python's own 5 ms would hold up
 # single scans beside a long one; at 0.5 ms fifty threads spend a quarter of the time on changing.
 _SWITCH_SECONDS = 0.002
-
-
-def _told_to_end() -> socket.socket:
-    """A socket that becomes readable when SIGTERM or SIGINT comes, to whichever thread."""
-    told, tell = socket.socketpair()
-    tell.setblocking(False)
-    signal.set_wakeup_fd(tell.detach())
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: None)
-    return told
+# How old what another worker has counted is in engine_status, at most.
+_NOTE_SECONDS = 1.0
 
 
 def run(settings: EngineSettings) -> None:
@@ -43,15 +37,33 @@ def run(settings: EngineSettings) -> None:
     """
     log.start()
     sys.setswitchinterval(_SWITCH_SECONDS)
-    metrics = Metrics()
-    told = _told_to_end()
-    with Engine(settings.dsn, metrics) as engine:
+    board = Board(settings.workers)
+    if settings.workers == 1:
+        answer(settings, lambda: listen(settings), Metrics(board))
+        return
+    run_workers(
+        board,
+        listen(settings),
+        lambda mine, metrics: answer(settings, lambda: mine, metrics),
+    )
+
+
+def answer(
+    settings: EngineSettings, open_listener: Callable[[], Listener], metrics: Metrics
+) -> None:
+    """Answers in this process until SIGTERM or SIGINT.
+
+    The socket is opened when the first snapshot has been read: where it is there, scans are
+    answered at once. The first of several workers does what is to be done once an engine.
+    """
+    told = told_to_end()
+    first = metrics.worker == 0
+    with Engine(settings.dsn, metrics, upkeep=first) as engine, _noting(engine, metrics):
         stop_metrics = None
-        if settings.metrics_port is not None:
-            _, stop_metrics = serve_prometheus(
-                settings.metrics_port, metrics.read, engine.usage, engine.decisions
-            )
-        server = Server(listen(settings), settings, metrics, engine.open_session)
+        if settings.metrics_port is not None and first:
+            _, stop_metrics = serve_prometheus(settings.metrics_port, engine.figures)
+        server = Server(open_listener(), settings, metrics, engine.open_session)
+        wait_for_others(metrics, told)
         server.start()
         log.event(
             logging.INFO, "started", version=__version__, pid=os.getpid(), address=server.address
@@ -62,3 +74,19 @@ def run(settings: EngineSettings) -> None:
         if stop_metrics is not None:
             stop_metrics()
     log.event(logging.INFO, "stopped")
+
+
+@contextmanager
+def _noting(engine: Engine, metrics: Metrics) -> Iterator[None]:
+    """Notes now and then what this worker has done, for another one that is asked."""
+    ended = threading.Event()
+
+    def note() -> None:
+        while not ended.wait(_NOTE_SECONDS):
+            engine.figures()
+
+    thread = threading.Thread(target=note, name="noting", daemon=True)
+    if metrics.board.workers > 1:
+        thread.start()
+    yield
+    ended.set()

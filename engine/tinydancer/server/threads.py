@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+import os
+import select
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 
 from tinydancer.server import log
 from tinydancer.server.connection import Connection, Service, Session
@@ -15,6 +17,8 @@ from tinydancer.server.listener import Listener
 from tinydancer.server.metrics import Metrics
 from tinydancer.settings import EngineSettings
 
+# How long a worker that has more connections than another leaves a new one to that other.
+_DEFERENCE = 0.02
 # Connections over the bound that are told so; beyond these they are just closed.
 _MOST_REFUSED_AT_ONCE = 16
 _KEEPALIVE = ((socket.TCP_KEEPIDLE, 60), (socket.TCP_KEEPINTVL, 10), (socket.TCP_KEEPCNT, 6))
@@ -37,9 +41,15 @@ class Server:
         self._stopping = False
         self._lock = threading.Lock()
         self._open: set[Connection] = set()
-        self._admitted = 0
         self._refusing = 0
         self._acceptor = threading.Thread(target=self._accept, name="accept", daemon=True)
+        # Other workers of the engine may accept from the same socket: what ends our part in it
+        # must not end theirs.
+        self._listener.socket.setblocking(False)
+        self._enough = os.eventfd(0)
+        self._poll = select.poll()
+        for watched in (self._listener.socket.fileno(), self._enough):
+            self._poll.register(watched, select.POLLIN)
 
     @property
     def address(self) -> str:
@@ -53,9 +63,9 @@ class Server:
     def stop(self) -> None:
         """Takes no more connections, gives scans `drain` seconds to finish, ends the rest."""
         self._stopping = True
-        with suppress(OSError):
-            self._listener.socket.shutdown(socket.SHUT_RDWR)
+        os.eventfd_write(self._enough, 1)
         self._acceptor.join()
+        os.close(self._enough)
         self._listener.close()
         with self._lock:
             for connection in self._open:
@@ -68,12 +78,17 @@ class Server:
                 connection.end()
 
     def _accept(self) -> None:
-        while not self._stopping:
+        while True:
+            self._poll.poll()
+            if self._metrics.is_ahead():
+                time.sleep(_DEFERENCE)
+            if self._stopping:
+                return
             try:
                 stream, _ = self._listener.socket.accept()
+            except BlockingIOError:  # another worker was quicker
+                continue
             except OSError as error:
-                if self._stopping:
-                    return
                 # Out of file descriptors or memory: those that are open go on, later ones wait.
                 log.event(logging.ERROR, "accept_failed", reason=error.strerror)
                 time.sleep(0.1)
@@ -82,16 +97,13 @@ class Server:
 
     def _begin(self, stream: socket.socket) -> None:
         """Gives a connection a thread; one too many gets one that says so, if few do so now."""
-        with self._lock:
-            full = self._admitted >= self._settings.max_connections
-            if full and self._refusing >= _MOST_REFUSED_AT_ONCE:
-                stream.close()
-                return
-            if full:
-                self._refusing += 1
-            else:
-                self._admitted += 1
+        full = not self._metrics.admit(self._settings.max_connections)
         if full:
+            with self._lock:
+                if self._refusing >= _MOST_REFUSED_AT_ONCE:
+                    stream.close()
+                    return
+                self._refusing += 1
             self._metrics.refused()
             log.event(logging.WARNING, "refused", reason="connections")
         try:
@@ -118,23 +130,21 @@ class Server:
             self._ended(full)
 
     def _ended(self, full: bool) -> None:
+        if not full:
+            self._metrics.left()
+            return
         with self._lock:
-            if full:
-                self._refusing -= 1
-            else:
-                self._admitted -= 1
+            self._refusing -= 1
 
     @contextmanager
     def _among_open(self, connection: Connection) -> Iterator[None]:
         with self._lock:
             self._open.add(connection)
-        self._metrics.connected(1)
         if self._stopping:
             connection.end_after_this_scan()
         try:
             yield
         finally:
-            self._metrics.connected(-1)
             with self._lock:
                 self._open.discard(connection)
 

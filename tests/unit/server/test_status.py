@@ -12,8 +12,9 @@ from tinydancer.server.metrics import Metrics
 
 def test_what_the_embedder_and_the_log_have_counted_is_shown() -> None:
     # given an engine whose cascade has handed requests over
-    usage = Usage(cache_hits=1, cache_misses=2, cascaded=9, escalated=4)
-    engine = SimpleNamespace(_metrics=Metrics(), usage=lambda: usage, decisions=lambda: (5, 6))
+    metrics = Metrics()
+    metrics.note(Usage(cache_hits=1, cache_misses=2, cascaded=9, escalated=4), (5, 6))
+    engine = SimpleNamespace(_metrics=metrics, figures=metrics.read)
     # when its status is read
     status = Engine.status(cast(Any, engine))
     # then every count is there
