@@ -34,6 +34,7 @@ static const KnownOption known_options[] = {
 	{"host", ForeignServerRelationId},
 	{"port", ForeignServerRelationId},
 	{"sslrootcert", ForeignServerRelationId},
+	{"database", ForeignServerRelationId},
 	{"timeout", ForeignServerRelationId},
 	{"connect_timeout", ForeignServerRelationId},
 	{"token", UserMappingRelationId},
@@ -151,6 +152,11 @@ check_option(const char *name, const char *value)
 					errmsg("option \"sslrootcert\" is \"%s\", not an absolute path", value));
 		(void) tls_methods();
 	}
+	else if (strcmp(name, "database") == 0 && value[0] == '\0')
+		ereport(ERROR,
+				errcode(ERRCODE_FDW_INVALID_ATTRIBUTE_VALUE),
+				errmsg("option \"database\" is empty"),
+				errhint("It is the name of the database whose engine is meant."));
 }
 
 /* Names of the options that may be set in a catalog, for hints. */
@@ -227,6 +233,7 @@ engine_options(ForeignServer *server, UserMapping *mapping, ForeignTable *table)
 	options.host = text_option(server->options, "host");
 	options.port = text_option(server->options, "port");
 	options.sslrootcert = text_option(server->options, "sslrootcert");
+	options.database = text_option(server->options, "database");
 	options.token = mapping != NULL ? text_option(mapping->options, "token") : NULL;
 	if (options.token == NULL)
 		options.token = "";

@@ -118,7 +118,6 @@ bool
 write_question(EngineScan *scan, const Datum *values, const bool *nulls)
 {
 	StringInfo	question = &scan->question;
-	char		commits[COMMITS_LENGTH];
 	uint32		length;
 
 	resetStringInfo(question);
@@ -126,7 +125,7 @@ write_question(EngineScan *scan, const Datum *values, const bool *nulls)
 	send_string(question, scan->table->name, (int) strlen(scan->table->name));
 	pq_sendint64(question, scan->statement);
 	pq_sendint64(question, (uint64) scan->plan.limit);
-	send_string(question, commits, commits_so_far(commits, sizeof(commits)));
+	send_place(question, scan->target.options.database);
 	pq_sendint16(question, (uint16) scan->noutputs);
 	for (int i = 0; i < scan->noutputs; i++)
 		send_string(question, scan->outputs[i].name, (int) strlen(scan->outputs[i].name));

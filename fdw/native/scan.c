@@ -183,6 +183,15 @@ scan_start(EngineScan *scan, const Datum *values, const bool *nulls)
 				errmsg("%s is an input of %s: it has no value to be compared",
 					   scan->compared, scan->table->name),
 				errhint("Give it one: %s = ... or %s = ANY (...).", scan->compared, scan->compared));
+	if (!scan->targeted)
+	{
+		MemoryContext before = MemoryContextSwitchTo(GetMemoryChunkContext(scan));
+
+		scan->target = engine_target(scan->plan.relid, OidIsValid(scan->plan.userid)
+									 ? scan->plan.userid : GetUserId());
+		scan->targeted = true;
+		MemoryContextSwitchTo(before);
+	}
 	if (!write_question(scan, values, nulls))
 		return false;
 	if (scan->echo_input >= 0)
@@ -192,15 +201,6 @@ scan_start(EngineScan *scan, const Datum *values, const bool *nulls)
 									   frame_reader((unsigned char *) scan->question.data +
 													scan->echo_at,
 													(size_t) scan->question.len - scan->echo_at));
-	}
-	if (!scan->targeted)
-	{
-		MemoryContext before = MemoryContextSwitchTo(GetMemoryChunkContext(scan));
-
-		scan->target = engine_target(scan->plan.relid, OidIsValid(scan->plan.userid)
-									 ? scan->plan.userid : GetUserId());
-		scan->targeted = true;
-		MemoryContextSwitchTo(before);
 	}
 	scan->left = 0;
 	scan->received = 0;

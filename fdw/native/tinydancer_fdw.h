@@ -12,7 +12,7 @@
  *     batch.c         ... and one batch of it
  *     scan.c          one scan: asks a question, reads its rows
  *     question.c      writes the question
- *     commits.c       how far the server has come, so that the engine need not ask it
+ *     place.c         which database this is, and how far its server has come
  *     echoes.c        the values asked for, to hold the rows' echoes against
  *     connection.c    the connections of a backend, and the frames over them
  *     opening.c       opens these: addresses, sockets, TLS
@@ -67,6 +67,7 @@ typedef struct EngineOptions
 	const char *host;
 	const char *port;
 	const char *sslrootcert;	/* file of certificates to trust: TLS is on; or NULL */
+	const char *database;		/* the one whose engine is meant, where not this one; or NULL */
 	const char *token;			/* "" for none */
 	int			timeout;		/* milliseconds without a byte of the answer */
 	int			connect_timeout;	/* milliseconds */
@@ -79,11 +80,9 @@ extern EngineOptions engine_options(ForeignServer *server, UserMapping *mapping,
 									ForeignTable *table);
 extern List *import_foreign_schema(ImportForeignSchemaStmt *stmt, Oid serverid);
 
-/* ---- commits.c ---- */
+/* ---- place.c ---- */
 
-#define COMMITS_LENGTH 64		/* three numbers, and what parts them */
-
-extern int	commits_so_far(char *place, size_t size);
+extern void send_place(StringInfo question, const char *engine_database);
 
 /* ---- connection.c ---- */
 

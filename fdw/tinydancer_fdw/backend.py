@@ -12,6 +12,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
+from tinydancer_fdw.frames import Place
+
 _FLAGS = ("QueryCancelPending", "ProcDiePending")
 # In PostgreSQL's structure of transaction counters (access/transam.h), on 64-bit machines: where
 # the next transaction's number is, and the count of ended ones. They have not moved from 14 to 18.
@@ -31,7 +33,8 @@ class Backend:
         program = ctypes.CDLL(None)
         self._flags: tuple[ctypes.c_int, ...] = ()
         self._started: Callable[[], int] | None = None
-        self._place = _place(program)
+        self._database = _database(program)
+        self._counter = _counter(program)
         with suppress(AttributeError, ValueError):
             self._flags = tuple(ctypes.c_int.in_dll(program, flag) for flag in _FLAGS)
             self._started = _function(program, "GetCurrentStatementStartTimestamp", ctypes.c_int64)
@@ -44,16 +47,17 @@ class Backend:
         """When the client's statement began, in PostgreSQL's microseconds; None if unknown."""
         return None if self._started is None else self._started()
 
-    def commits(self) -> str:
-        """How far the server has come, as a scan says it; "" where that can't be known.
+    def place(self, engine_database: str) -> str:
+        """Where this process is, and how far its server has come, as a scan says it.
 
         Read without PostgreSQL's lock. A commit counts before it is acknowledged and before anyone
         sees it, so that whoever has heard of one finds it counted.
         """
-        if self._place is None:
-            return ""
-        server, ended = self._place
-        return f"{server}{ended.value}"
+        server, database = self._database
+        started, ended = "", ""
+        if self._counter is not None:
+            started, ended = self._counter[0], str(self._counter[1].value)
+        return str(Place(server, started, ended, database, engine_database))
 
 
 def _function(program: ctypes.CDLL, name: str, returns: Any, *takes: Any) -> Callable[..., Any]:
@@ -64,8 +68,17 @@ def _function(program: ctypes.CDLL, name: str, returns: Any, *takes: Any) -> Cal
     return found
 
 
-def _place(program: ctypes.CDLL) -> tuple[str, ctypes.c_uint64] | None:
-    """The server (its identifier, and when it was started), and where it counts ended transactions.
+def _database(program: ctypes.CDLL) -> tuple[str, str]:
+    """The server's identifier and the database's OID; "" for both where the program hides them."""
+    try:
+        server = _function(program, "GetSystemIdentifier", ctypes.c_int64)()
+        return str(server), str(ctypes.c_uint32.in_dll(program, "MyDatabaseId").value)
+    except (AttributeError, ValueError):
+        return "", ""
+
+
+def _counter(program: ctypes.CDLL) -> tuple[str, ctypes.c_uint64] | None:
+    """When the server was started, and where it counts the transactions that have ended since.
 
     None in a version where that is not known, or where what stands beside it is not what it should
     be: the number of the next transaction, for which PostgreSQL has a function.
@@ -80,7 +93,6 @@ def _place(program: ctypes.CDLL) -> tuple[str, ctypes.c_uint64] | None:
             ctypes.c_bool,
         )
         next_xid = _function(program, "ReadNextFullTransactionId", ctypes.c_uint64)
-        identifier = _function(program, "GetSystemIdentifier", ctypes.c_int64)
         started = ctypes.c_int64.in_dll(program, "PgStartTime").value
         version = int(setting(b"server_version_num", True, False) or 0) // 10_000
         if version not in _KNOWN_VERSIONS or ctypes.sizeof(ctypes.c_void_p) != 8:
@@ -95,4 +107,4 @@ def _place(program: ctypes.CDLL) -> tuple[str, ctypes.c_uint64] | None:
     before, said, after = there.value, next_xid(), there.value
     if not before <= said <= after:
         return None
-    return f"{identifier()}/{started}/", ctypes.c_uint64.from_address(counters + _ENDED)
+    return str(started), ctypes.c_uint64.from_address(counters + _ENDED)

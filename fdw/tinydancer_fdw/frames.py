@@ -11,7 +11,7 @@ A frame is an 8-byte header and a payload; all integers are big-endian:
     kind          from   payload
     1 HELLO       door   string token ("" for none), string name of the front door
     2 WELCOME     engine string version of the engine
-    3 SCAN        door   string table, u64 statement, i64 limit (-1: none), string commits,
+    3 SCAN        door   string table, u64 statement, i64 limit (-1: none), string place,
                          u16 n, n strings: the columns wanted,
                          u16 n, n times: string input column, u8 match, value
                          match 0: equals the value; 1: equals any element of the array
@@ -23,10 +23,10 @@ A frame is an 8-byte header and a payload; all integers are big-endian:
 A connection starts with HELLO and WELCOME, then has any number of SCANs, one at a time, each
 answered by ROWS frames and an END, or by an ERROR. A door that has had enough closes the
 connection. Scans of one `statement` (any number but 0, unique in its connection) see one
-snapshot; a scan with statement 0 sees all that was committed before it. `commits` says how far
-the server of the door has come, "" where the door can't tell: two scans with the same text were
-asked with no commit in between. It is the server's identifier, its start in microseconds since
-2000, and the number of transactions with changes since then, with slashes between.
+snapshot; a scan with statement 0 sees all that was committed before it. `place` says where the
+door is and how far its server has come: a `Place`, its parts in order with slashes between them,
+"" for one that the door can't tell. An older door leaves the last two out, and an older engine
+takes no notice of them.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Union
+from typing import NamedTuple, Union
 
 PROTOCOL = 2
 MAGIC = b"TD"
@@ -75,6 +75,35 @@ class Input:
     value: Value
 
 
+class Place(NamedTuple):
+    """The server and the database that a front door is in, and how far that server has come.
+
+    `server` is its system identifier, `started` its start in microseconds since 2000, and `ended`
+    the number of transactions with changes that have ended since then; `database` is the OID.
+    `engine_database` is the name of the database whose engine is to answer, where the foreign
+    server's option says that this is another on purpose.
+    """
+
+    server: str = ""
+    started: str = ""
+    ended: str = ""
+    database: str = ""
+    engine_database: str = ""
+
+    @classmethod
+    def of(cls, text: str) -> Place:
+        """The place that a SCAN frame says; the name comes last, since it may have slashes."""
+        return cls(*text.split("/", len(cls._fields) - 1))
+
+    def __str__(self) -> str:
+        return "/".join(self)
+
+    @property
+    def commits(self) -> str:
+        """The same for two scans where nothing was committed in between; "" where not known."""
+        return f"{self.server}/{self.started}/{self.ended}" if self.ended else ""
+
+
 @dataclass(frozen=True)
 class Scan:
     """What a front door asks: a table, the inputs and the columns wanted."""
@@ -84,7 +113,7 @@ class Scan:
     inputs: tuple[Input, ...]
     statement: int = 0
     limit: int = -1
-    commits: str = ""
+    place: str = ""
 
 
 Row = Sequence["str | None"]
@@ -135,7 +164,7 @@ def encode_welcome(version: str) -> bytes:
 def encode_scan(scan: Scan) -> bytes:
     """A SCAN frame. Raises FrameError where it is over MAX_PAYLOAD."""
     parts = [_string(scan.table), struct.pack(">Qq", scan.statement, scan.limit)]
-    parts.append(_string(scan.commits))
+    parts.append(_string(scan.place))
     parts.append(struct.pack(">H", len(scan.columns)))
     parts.extend(map(_string, scan.columns))
     parts.append(struct.pack(">H", len(scan.inputs)))
@@ -253,7 +282,7 @@ def decode_scan(payload: bytes) -> Scan:
     """The scan that a SCAN frame asks for."""
     reader = Reader(payload)
     table = reader.string()
-    statement, limit, commits = reader.number("Q"), reader.number("q"), reader.string()
+    statement, limit, place = reader.number("Q"), reader.number("q"), reader.string()
     columns = tuple(reader.string() for _ in range(reader.number("H")))
     inputs = tuple(
         Input(reader.string(), reader.number("B"), reader.value())
@@ -265,7 +294,7 @@ def decode_scan(payload: bytes) -> Scan:
             raise FrameError(f"input {item.column!r} has match {item.match}, not 0 or 1")
         if item.match == ANY and not isinstance(item.value, list):
             raise FrameError(f"input {item.column!r} matches any of a list, but has none")
-    return Scan(table, columns, inputs, statement, limit, commits)
+    return Scan(table, columns, inputs, statement, limit, place)
 
 
 def decode_rows(payload: bytes) -> Iterator[tuple[str | None, ...]]:

@@ -24,7 +24,9 @@ from tinydancer_fdw.frames import FrameError, Scan
 from tinydancer_fdw.streams import Interrupted
 
 FRONT_DOOR = "multicorn"
-_OPTIONS = ("socket", "host", "port", "sslrootcert", "token", "timeout", "connect_timeout")
+_OPTIONS = (
+    "socket", "host", "port", "sslrootcert", "database", "token", "timeout", "connect_timeout",
+)  # fmt: skip
 # What a scan without its required input is said to yield: so much that a plan which supplies the
 # input, row by row, is always the cheaper one.
 _UNCONSTRAINED_ROWS = 1_000_000
@@ -98,6 +100,7 @@ class TinyDancer(ForeignDataWrapper):  # type: ignore[misc]
                     hint="Import it again: IMPORT FOREIGN SCHEMA tinydancer FROM SERVER ...",
                 )
         self._client = _process.client(_address(options))
+        self._engine_database = options.get("database", "")
         self._path_keys: list[tuple[tuple[str, ...], int]] = []
         self._startup_cost = round(self._table.microseconds * _COST_PER_MICROSECOND)
 
@@ -155,7 +158,7 @@ class TinyDancer(ForeignDataWrapper):  # type: ignore[misc]
             asked,
             tuple(inputs),
             statement=_process.statement(),
-            commits=_process.backend.commits(),
+            place=_process.backend.place(self._engine_database),
         )
         return self._rows(scan)
 
@@ -288,6 +291,9 @@ def _address(options: Mapping[str, str]) -> Address:
         not by_socket and not ("host" in options and "port" in options)
     ):
         _fail("HV00J", "the foreign server needs option socket, or host and port")
+    if options.get("database") == "":
+        hint = "It is the name of the database whose engine is meant."
+        _fail("HV024", "option database is empty", hint=hint)
     return Address(
         socket=options.get("socket", ""),
         host=options.get("host", ""),

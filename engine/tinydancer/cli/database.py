@@ -59,6 +59,11 @@ def connect(dsn: str, password_file: Path | None) -> psycopg.Connection:
 @click.option("--connect", "address", metavar="HOST:PORT", help="TCP address of the engine.")
 @click.option("--ca", type=FILE, help="Certificates that the engine's TLS is checked against.")
 @click.option("--token-file", type=FILE, help="File with the engine's token.")
+@click.option(
+    "--engine-database",
+    metavar="NAME",
+    help="Database that the engine serves, where this one is to share another's engine.",
+)
 @click.option("--engine-password-file", type=FILE, help=f"Lets {ENGINE_ROLE} log in with it.")
 @click.option("--dimension", default=DIMENSION, show_default=True, help="Length of all vectors.")
 def install(
@@ -69,6 +74,7 @@ def install(
     address: str | None,
     ca: Path | None,
     token_file: Path | None,
+    engine_database: str | None,
     engine_password_file: Path | None,
     dimension: int,
 ) -> None:
@@ -81,7 +87,7 @@ def install(
 
     if socket and address:
         raise click.UsageError("give --socket or --connect, not both")
-    engine = _engine_address(socket, address, ca, token_file)
+    engine = _engine_address(socket, address, ca, token_file, engine_database)
     with connect(dsn, password_file) as connection, steps() as report:
         doors = front_doors or available_front_doors(connection)
         if not doors and connection.info.parameter_status("is_superuser") != "on":
@@ -257,15 +263,23 @@ def _let_engine_log_in(connection: Connection, password: str) -> None:
 
 
 def _engine_address(
-    socket: Path | None, address: str | None, ca: Path | None, token_file: Path | None
+    socket: Path | None,
+    address: str | None,
+    ca: Path | None,
+    token_file: Path | None,
+    database: str | None,
 ) -> EngineAddress:
     from tinydancer.settings import parse_listen
     from tinydancer.store.front_doors import EngineAddress
 
     token = secret(token_file) if token_file else None
     if address is None:
-        return EngineAddress(socket=str(socket or SOCKET), token=token)
+        return EngineAddress(socket=str(socket or SOCKET), database=database, token=token)
     host, port = parse_listen(address)
     return EngineAddress(
-        host=host, port=port, sslrootcert=str(ca.absolute()) if ca else None, token=token
+        host=host,
+        port=port,
+        sslrootcert=str(ca.absolute()) if ca else None,
+        database=database,
+        token=token,
     )

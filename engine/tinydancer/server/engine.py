@@ -41,7 +41,7 @@ from tinydancer.store.snapshots import Snapshots
 from tinydancer.tables import answer
 from tinydancer.tables.context import Context, Keep, Status
 from tinydancer_fdw.contract import TABLES
-from tinydancer_fdw.frames import EQUALS, PROTOCOL, Input, Row, Scan
+from tinydancer_fdw.frames import EQUALS, PROTOCOL, Input, Place, Row, Scan
 
 # Embedded while the question of freshness travels: no more than fits into that time.
 _AHEAD_TEXTS = 16
@@ -150,20 +150,20 @@ class Engine:
         self._metrics.note(used, (self._log.written, self._log.dropped))
         return self._metrics.read()
 
-    def snapshot_and_embedder(
-        self, texts: list[str], commits: str = ""
-    ) -> tuple[Snapshot, Embedder]:
+    def snapshot_and_embedder(self, texts: list[str], place: Place) -> tuple[Snapshot, Embedder]:
         """A snapshot with all that is committed by now, and its embedder.
 
-        `commits` is how far the server has come, as far as the front door knows. The question
-        whether the one in memory will do travels while `texts` are embedded: the embedder that is
-        returned has their vectors already.
+        `place` is where the front door is, and how far its server has come. The question whether
+        the one in memory will do travels while `texts` are embedded: the embedder that is returned
+        has their vectors already. Raises OtherDatabase where the door is in another database.
         """
-        question = self._snapshots.begin(commits)
+        question = self._snapshots.begin(place.commits)
         ahead = _embed_ahead(self._snapshots.latest, texts)
         snapshot = self._snapshots.finish(question)
         if snapshot is not self._settled:
             self.settle(snapshot)
+        if not snapshot.served.answers(place):
+            raise self._database.run(lambda conn: snapshot.served.refusal(place, conn))
         if ahead is not None and ahead.is_of(snapshot.embedder):
             return snapshot, ahead
         return snapshot, snapshot.embedder
@@ -273,7 +273,7 @@ class EngineSession:
     def _read(self, scan: Scan) -> tuple[Snapshot, Embedder]:
         if scan.statement and scan.statement == self._statement and self._snapshot is not None:
             return self._snapshot, self._snapshot.embedder
-        snapshot, embedder = self._engine.snapshot_and_embedder(_texts(scan), scan.commits)
+        snapshot, embedder = self._engine.snapshot_and_embedder(_texts(scan), Place.of(scan.place))
         self._statement, self._snapshot = scan.statement, snapshot
         return snapshot, embedder
 

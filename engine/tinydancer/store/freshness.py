@@ -19,6 +19,7 @@ from psycopg import pq
 
 from tinydancer.errors import TinyDancerError, Unavailable
 from tinydancer.store.database import Database, unavailable
+from tinydancer.store.served import read_served
 
 ANSWER_TIMEOUT_S = 5.0
 
@@ -36,13 +37,6 @@ UNION
 SELECT '*' WHERE 'tinydancer.changes'::regclass::oid <> {changes}
 """
 STALE_PARTS = _QUESTION.format(snapshot="%(snapshot)s::pg_snapshot", changes="%(changes)s::oid")
-
-_SERVER = """
-SELECT system_identifier || '/'
-  || ((extract(epoch FROM pg_postmaster_start_time()) - extract(epoch FROM timestamptz
-       '2000-01-01 00:00:00+00')) * 1000000)::bigint || '/'
-FROM pg_control_system()
-"""
 
 _NAME = b"freshness"
 _PREPARED = _QUESTION.format(snapshot="$1", changes="$2").encode()
@@ -90,7 +84,7 @@ class Freshness:
         self._sent: Question | None = None
         self._waiting: Question | None = None
         self._poll = select.poll()
-        # What the places of our own server begin with, and the last one that was found fresh.
+        # What commits of our own server begin with, and the last ones that were found fresh.
         self._server = ""
         self._fresh: tuple[str, Seen] | None = None
 
@@ -180,7 +174,7 @@ class Freshness:
             conn.execute("SET plan_cache_mode = force_generic_plan")
             result = conn.pgconn.prepare(_NAME, _PREPARED)
             _expect(result, pq.ExecStatus.COMMAND_OK)
-            self._server = _server(conn)
+            self._server = read_served(conn).commits
         except psycopg.OperationalError as error:
             conn.close()
             raise unavailable(error) from error
@@ -217,17 +211,6 @@ class Freshness:
         if self._conn is not None:
             self._conn.close()
             self._conn = None
-
-
-def _server(conn: psycopg.Connection[Any]) -> str:
-    """What the places of this server begin with, as a front door writes them; "" where its
-    administrator keeps that to himself.
-    """
-    try:
-        row = conn.execute(_SERVER).fetchone()
-    except psycopg.errors.InsufficientPrivilege:
-        return ""
-    return str(row[0]) if row is not None else ""
 
 
 def _read(pgconn: pq.abc.PGconn) -> frozenset[str]:

@@ -37,13 +37,15 @@ BATCHED_FUNCTIONS = ("tinydancer.ruvector_classify_request(text)",)
 class EngineAddress:
     """Where front doors reach the engine: a Unix socket, or a host and port with TLS and a token.
 
-    `timeout_ms` and `connect_timeout_ms` bound every scan; None leaves the front door's default.
+    `database` is the one that the engine serves, where that is another on purpose. `timeout_ms` and
+    `connect_timeout_ms` bound every scan; None leaves the front door's default.
     """
 
     socket: str | None = None
     host: str | None = None
     port: int | None = None
     sslrootcert: str | None = None
+    database: str | None = None
     token: str | None = field(default=None, repr=False)
     timeout_ms: int | None = None
     connect_timeout_ms: int | None = None
@@ -60,6 +62,7 @@ class EngineAddress:
             "host": self.host,
             "port": self.port,
             "sslrootcert": self.sslrootcert,
+            "database": self.database,
             "timeout": self.timeout_ms,
             "connect_timeout": self.connect_timeout_ms,
         }

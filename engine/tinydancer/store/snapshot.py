@@ -26,6 +26,7 @@ from tinydancer.semantic_routes.words import Words
 from tinydancer.store.database import Connection
 from tinydancer.store.freshness import EVERYTHING, STALE_PARTS, Seen
 from tinydancer.store.models import StoredClassifier, StoredQuality, read_classifier, read_quality
+from tinydancer.store.served import Served, read_served
 from tinydancer.store.settings import Settings, read_settings
 
 POSITION = "SELECT pg_current_snapshot()::text, 'tinydancer.changes'::regclass::oid"
@@ -119,16 +120,17 @@ class IndexedRoutes:
 class Snapshot:
     """What a decision reads: active agents and routes, settings, and the embedder they name.
 
-    `seen` is what it was read under, `read_at` the monotonic time before it was. Where routes are
-    searched in the database, `routes` has no vectors, and `indexed` is not None. `classifier` and
-    `quality` are the active models; `budgets` are the scopes of active budgets, and `pool` is what
-    bounds the calls to agents.
+    `served` is the database that it was read from, `seen` what it was read under, `read_at` the
+    monotonic time before it was. Where routes are searched in the database, `routes` has no
+    vectors, and `indexed` is not None. `classifier` and `quality` are the active models; `budgets`
+    are the scopes of active budgets, and `pool` is what bounds the calls to agents.
     """
 
     agents: AgentTable
     routes: RouteTable
     settings: Settings
     embedder: Embedder
+    served: Served
     seen: Seen
     read_at: float
     indexed: IndexedRoutes | None = None
@@ -151,6 +153,7 @@ def read_snapshot(
     Raises NotReady where the embedder does not fit the database's vectors.
     """
     read_at = monotonic()
+    served = read_served(conn)
     with conn.transaction():
         conn.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
         position = conn.execute(POSITION).fetchone()
@@ -187,6 +190,7 @@ def read_snapshot(
         routes,
         settings,
         embedder,
+        served,
         seen,
         read_at,
         indexed,

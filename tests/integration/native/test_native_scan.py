@@ -294,21 +294,39 @@ def test_a_limit_is_told_to_the_engine_where_nothing_else_drops_rows(
     assert [scan.limit for scan in engine.scans] == [2, -1, -1, -1]
 
 
-def test_the_engine_is_told_how_far_the_server_has_come(
+def test_the_engine_is_told_which_database_asks_and_how_far_the_server_has_come(
     connection: Connection, engine: ScriptedEngine
 ) -> None:
-    def ask() -> str:
+    def ask() -> frames.Place:
         connection.execute("SELECT * FROM route_decisions WHERE request = 'x'")
-        return engine.scans[-1].commits
+        return frames.Place.of(engine.scans[-1].place)
 
-    [(identifier,)] = connection.execute("SELECT system_identifier FROM pg_control_system()")
+    [(identifier, database)] = connection.execute(
+        "SELECT system_identifier::text, oid::text FROM pg_control_system(), pg_database"
+        " WHERE datname = current_database()"
+    )
     before = ask()
     # given a commit, then the next scan is from another place of the same server
     connection.execute("CREATE TEMP TABLE changed ()")
     after = ask()
-    assert before != after
-    assert before.startswith(f"{identifier}/")
-    assert before.rpartition("/")[0] == after.rpartition("/")[0]
+    assert before.ended != after.ended
+    assert before == frames.Place(identifier, before.started, before.ended, database, "")
+    assert after == before._replace(ended=after.ended)
+
+
+def test_the_engine_is_told_the_database_that_the_server_names(
+    connection: Connection, engine: ScriptedEngine
+) -> None:
+    # given a scan, then a name with all that a name may have: the next scan says it
+    connection.execute("SELECT * FROM engine_status")
+    connection.execute("ALTER SERVER engine OPTIONS (ADD database 'a/b/é')")
+    try:
+        connection.execute("SELECT * FROM engine_status")
+    finally:
+        connection.execute("ALTER SERVER engine OPTIONS (DROP database)")
+    connection.execute("SELECT * FROM engine_status")
+    names = [frames.Place.of(scan.place).engine_database for scan in engine.scans]
+    assert names == ["", "a/b/é", ""]
 
 
 def test_one_connection_serves_many_statements(
@@ -497,6 +515,7 @@ def test_to_import_a_table_that_there_is_not_is_an_error(connection: Connection)
         ("ADD connect_timeout '0'", "from 1 to 3600000", ""),
         ("ADD token 'secret'", 'invalid option "token"', ""),
         ("ADD host '127.0.0.1'", "exclude each other", ""),
+        ("ADD database ''", 'option "database" is empty', "whose engine is meant"),
         ("ADD sslrootcert '/x'", "there is no TLS over a socket", ""),
         ("DROP socket, ADD sslrootcert 'ca.pem'", "not an absolute path", ""),
     ],

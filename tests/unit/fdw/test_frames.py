@@ -57,6 +57,22 @@ def test_an_error_keeps_its_four_parts() -> None:
     assert frames.decode_error(payload) == ("22023", "wrong", "in detail", "do this")
 
 
+@given(st.builds(frames.Place, *[st.text("0123456789")] * 4, TEXT))
+def test_a_place_is_read_as_it_was_written(place: frames.Place) -> None:
+    assert frames.Place.of(str(place)) == place
+
+
+def test_an_older_door_says_of_its_place_how_far_the_server_has_come() -> None:
+    assert frames.Place.of("7/8/9") == ("7", "8", "9", "", "")
+    assert frames.Place.of("") == frames.Place()
+
+
+def test_two_databases_of_a_server_have_come_equally_far() -> None:
+    assert frames.Place("7", "8", "9", "16384").commits == "7/8/9"
+    assert frames.Place("7", "8", "9", "16385", "other").commits == "7/8/9"
+    assert frames.Place("7", "", "", "16384").commits == ""
+
+
 @given(SCANS, st.data())
 def test_a_scan_cut_short_is_refused(scan: frames.Scan, data: st.DataObject) -> None:
     _, payload = payload_of(frames.encode_scan(scan))
