@@ -10,7 +10,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from typing import Any, NamedTuple
 
 from tinydancer_fdw.frames import Place
 
@@ -20,6 +20,17 @@ _FLAGS = ("QueryCancelPending", "ProcDiePending")
 _KNOWN_VERSIONS = range(14, 19)
 _NEXT_XID = 8
 _ENDED = 56
+
+
+class _Counter(NamedTuple):
+    """What tells how far the server has come, where it is not in recovery, as standbys are.
+
+    When it was started, and where it counts the transactions that have ended since then.
+    """
+
+    started: str
+    ended: ctypes.c_uint64
+    in_recovery: Callable[[], bool]
 
 
 class Backend:
@@ -55,8 +66,8 @@ class Backend:
         """
         server, database = self._database
         started, ended = "", ""
-        if self._counter is not None:
-            started, ended = self._counter[0], str(self._counter[1].value)
+        if self._counter is not None and not self._counter.in_recovery():
+            started, ended = self._counter.started, str(self._counter.ended.value)
         return str(Place(server, started, ended, database, engine_database))
 
 
@@ -77,8 +88,8 @@ def _database(program: ctypes.CDLL) -> tuple[str, str]:
         return "", ""
 
 
-def _counter(program: ctypes.CDLL) -> tuple[str, ctypes.c_uint64] | None:
-    """When the server was started, and where it counts the transactions that have ended since.
+def _counter(program: ctypes.CDLL) -> _Counter | None:
+    """How far the server has come.
 
     None in a version where that is not known, or where what stands beside it is not what it should
     be: the number of the next transaction, for which PostgreSQL has a function.
@@ -93,6 +104,7 @@ def _counter(program: ctypes.CDLL) -> tuple[str, ctypes.c_uint64] | None:
             ctypes.c_bool,
         )
         next_xid = _function(program, "ReadNextFullTransactionId", ctypes.c_uint64)
+        in_recovery = _function(program, "RecoveryInProgress", ctypes.c_bool)
         started = ctypes.c_int64.in_dll(program, "PgStartTime").value
         version = int(setting(b"server_version_num", True, False) or 0) // 10_000
         if version not in _KNOWN_VERSIONS or ctypes.sizeof(ctypes.c_void_p) != 8:
@@ -107,4 +119,5 @@ def _counter(program: ctypes.CDLL) -> tuple[str, ctypes.c_uint64] | None:
     before, said, after = there.value, next_xid(), there.value
     if not before <= said <= after:
         return None
-    return str(started), ctypes.c_uint64.from_address(counters + _ENDED)
+    ended = ctypes.c_uint64.from_address(counters + _ENDED)
+    return _Counter(str(started), ended, in_recovery)

@@ -79,9 +79,10 @@ class Place(NamedTuple):
     """The server and the database that a front door is in, and how far that server has come.
 
     `server` is its system identifier, `started` its start in microseconds since 2000, and `ended`
-    the number of transactions with changes that have ended since then; `database` is the OID.
-    `engine_database` is the name of the database whose engine is to answer, where the foreign
-    server's option says that this is another on purpose.
+    the number of transactions with changes that have ended since then. A standby, whose commits are
+    another server's, says neither of these two. `database` is the OID, and `engine_database` the
+    name of the database whose engine is to answer, where the foreign server's option says that this
+    is another on purpose.
     """
 
     server: str = ""

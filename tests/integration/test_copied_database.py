@@ -240,10 +240,12 @@ def test_a_database_of_another_server_is_refused_and_one_that_can_not_tell_is_an
     answered = [("of the original",)]
     assert ask(Place()) == answered
     assert ask(Place(here.server, here.started, "1", here.database)) == answered
-    # a standby, which was started at another time
-    assert ask(Place(here.server, "1", "1", here.database)) == answered
+    # a standby
+    assert ask(Place(here.server, "", "", here.database)) == answered
     with pytest.raises(EngineError, match=r"not the one of another server \(identifier 42\)"):
         ask(Place("42", here.started, "1", here.database))
+    with pytest.raises(EngineError, match="not the one of a copy of its server that asks"):
+        ask(Place(here.server, "1", "1", here.database))
     with pytest.raises(EngineError, match="not the one with OID 4000000000, which asks"):
         ask(Place(here.server, here.started, "1", "4000000000"))
     client.close()

@@ -16,8 +16,10 @@ from tinydancer_fdw.frames import Place
 
 _SERVED = """
 SELECT datname::text, oid::text, system_identifier::text,
-       ((extract(epoch FROM pg_postmaster_start_time())
-         - extract(epoch FROM timestamptz '2000-01-01 00:00:00+00')) * 1000000)::bigint::text
+       CASE WHEN pg_is_in_recovery() THEN '' ELSE
+           ((extract(epoch FROM pg_postmaster_start_time())
+             - extract(epoch FROM timestamptz '2000-01-01 00:00:00+00')) * 1000000)::bigint::text
+       END
 FROM pg_database, pg_control_system() WHERE datname = current_database()
 """
 _DATABASE = """
@@ -30,7 +32,8 @@ _NAME = "SELECT datname::text FROM pg_database WHERE oid = %s::oid"
 class Served:
     """A database: its name and OID, and its server's identifier and start, as a `Place` has them.
 
-    The last two are "" where the server's administrator keeps them to himself.
+    The last two are "" where the server's administrator keeps them to himself, and the start is on
+    a standby.
     """
 
     name: str
@@ -41,16 +44,15 @@ class Served:
     @property
     def commits(self) -> str:
         """What `Place.commits` begins with on this server; "" where that is not known."""
-        return f"{self.server}/{self.started}/" if self.server else ""
+        return f"{self.server}/{self.started}/" if self.started else ""
 
     def answers(self, place: Place) -> bool:
-        """Whether a scan from there is meant for this database, as far as the two can tell.
-
-        A standby has the identifier and the OIDs of its primary.
-        """
+        """Whether a scan from there is meant for this database, as far as the two can tell."""
         if place.engine_database:
             return place.engine_database == self.name
-        return not (self._elsewhere(place) or (place.database and place.database != self.database))
+        if self._on_another_server(place) or self._on_a_copy(place):
+            return False
+        return not place.database or place.database == self.database
 
     def refusal(self, place: Place, conn: Connection) -> OtherDatabase:
         """The error for a scan from there."""
@@ -61,8 +63,10 @@ class Served:
                 hint=f'Lead the foreign server to the engine of "{place.engine_database}", '
                 "or change its option.",
             )
-        if self._elsewhere(place):
+        if self._on_another_server(place):
             asking = f"the one of another server (identifier {place.server}) that asks"
+        elif self._on_a_copy(place):
+            asking = "the one of a copy of its server that asks"
         else:
             row = conn.execute(_NAME, (place.database,)).fetchone()
             asking = f'"{row[0]}"' if row else f"the one with OID {place.database}, which asks"
@@ -76,8 +80,16 @@ class Served:
             f"ALTER SERVER ... OPTIONS (ADD database {_quoted(self.name)}).",
         )
 
-    def _elsewhere(self, place: Place) -> bool:
+    def _on_another_server(self, place: Place) -> bool:
         return bool(place.server and self.server and place.server != self.server)
+
+    def _on_a_copy(self, place: Place) -> bool:
+        """Whether two servers of one identifier run, neither of them the other's standby.
+
+        A standby does not say its start, except through a door that is too old to say its database.
+        """
+        known = place.database and place.started and self.started
+        return bool(known and place.started != self.started)
 
 
 def read_served(conn: Connection) -> Served:
