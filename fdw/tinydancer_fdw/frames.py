@@ -34,6 +34,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple, Union
 
 PROTOCOL = 2
@@ -162,12 +163,15 @@ def encode_welcome(version: str) -> bytes:
     return frame(WELCOME, _string(version))
 
 
+@lru_cache(maxsize=256)
+def _strings(texts: tuple[str, ...]) -> bytes:
+    return struct.pack(">H", len(texts)) + b"".join(map(_string, texts))
+
+
 def encode_scan(scan: Scan) -> bytes:
     """A SCAN frame. Raises FrameError where it is over MAX_PAYLOAD."""
     parts = [_string(scan.table), struct.pack(">Qq", scan.statement, scan.limit)]
-    parts.append(_string(scan.place))
-    parts.append(struct.pack(">H", len(scan.columns)))
-    parts.extend(map(_string, scan.columns))
+    parts += (_string(scan.place), _strings(scan.columns))
     parts.append(struct.pack(">H", len(scan.inputs)))
     for item in scan.inputs:
         parts += (_string(item.column), bytes((item.match,)), _value(item.value))
@@ -237,6 +241,34 @@ class Reader:
         except UnicodeDecodeError as error:
             raise TextError(f"a string is not valid UTF-8 at byte {error.start}") from None
 
+    def cells(self, count: int) -> tuple[str | None, ...]:
+        """As many cells of a row. Raises FrameError, TextError.
+
+        It is what a scan spends its time on, so it does what `number` and `text` do by itself.
+        """
+        data, size, length_at = self._data, len(self._data), _NUMBERS["i"].unpack_from
+        found: list[str | None] = []
+        at = self._at
+        try:
+            for _ in range(count):
+                (length,) = length_at(data, at)
+                at += 4
+                if length < 0:
+                    found.append(None)
+                    continue
+                begin, at = at, at + length
+                if at > size:
+                    break
+                found.append(data[begin:at].decode())
+        except struct.error:
+            at += 4
+        except UnicodeDecodeError as error:
+            raise TextError(f"a string is not valid UTF-8 at byte {error.start}") from None
+        self._at = at
+        if at > size:
+            raise self._too_short()
+        return tuple(found)
+
     def _too_short(self) -> FrameError:
         return FrameError(f"a frame ends {self._at - len(self._data)} bytes too early")
 
@@ -302,13 +334,8 @@ def decode_rows(payload: bytes) -> Iterator[tuple[str | None, ...]]:
     """The rows of a ROWS frame."""
     reader = Reader(payload)
     rows, columns = reader.number("I"), reader.number("H")
-    number, text = reader.number, reader.text
     for _ in range(rows):
-        row: list[str | None] = []
-        for _ in range(columns):
-            length = number("i")
-            row.append(None if length < 0 else text(length))
-        yield tuple(row)
+        yield reader.cells(columns)
     reader.end()
 
 

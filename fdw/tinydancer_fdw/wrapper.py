@@ -10,6 +10,7 @@ who is asking. The token comes with the options, which Multicorn compares before
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from itertools import combinations
 from logging import ERROR
 from typing import NoReturn
@@ -39,6 +40,7 @@ _COST_PER_MICROSECOND = 0.1
 _PENALTY = 16
 # Sets of inputs that are offered to the planner: each costs it some microseconds.
 _MOST_PATH_KEYS = 128
+_MOST_REMEMBERED = 256
 
 
 class _Process:
@@ -91,7 +93,7 @@ class TinyDancer(ForeignDataWrapper):  # type: ignore[misc]
     def __init__(self, options: Mapping[str, str], columns: Mapping[str, object]) -> None:
         super().__init__(options, columns)
         self._table = _table(options)
-        self._columns = list(columns)
+        self._columns = tuple(columns)
         for name in self._columns:
             if self._table.column(name) is None:
                 _fail(
@@ -101,13 +103,14 @@ class TinyDancer(ForeignDataWrapper):  # type: ignore[misc]
                 )
         self._client = _process.client(_address(options))
         self._engine_database = options.get("database", "")
-        self._path_keys: list[tuple[tuple[str, ...], int]] = []
+        self._path_keys: Sequence[tuple[tuple[str, ...], int]] = ()
         self._startup_cost = round(self._table.microseconds * _COST_PER_MICROSECOND)
 
     def get_rel_size(self, quals_: Sequence[quals.Qual], columns: Iterable[str]) -> tuple[int, int]:
         """(rows, width) of a scan, for the planner: a list is as many requests as it is long."""
         _process.new_statement()
-        self._path_keys = _path_keys(self._table, quals_, set(columns))
+        given = frozenset(qual.field_name for qual in quals_)
+        self._path_keys = _path_keys(self._table.name, given, frozenset(columns))
         if self._table.key is None:
             return self._table.rows, _WIDTH
         count = quals.requests(self._table, quals_)
@@ -116,7 +119,7 @@ class TinyDancer(ForeignDataWrapper):  # type: ignore[misc]
             rows *= _PENALTY * max(rows for _, rows in self._path_keys)
         return rows, _WIDTH
 
-    def get_path_keys(self) -> list[tuple[tuple[str, ...], int]]:
+    def get_path_keys(self) -> Sequence[tuple[tuple[str, ...], int]]:
         """The sets of inputs that a join may supply, each with the rows that it yields.
 
         Multicorn asks for the size of the same table first, and for these right after it.
@@ -151,8 +154,8 @@ class TinyDancer(ForeignDataWrapper):  # type: ignore[misc]
             inputs = quals.inputs(self._table, quals_)
         except quals.UnusableQual as error:
             _fail(error.sqlstate, str(error), hint=error.hint)
-        wanted = set(columns).union(item.column for item in inputs)
-        asked = tuple(name for name in self._columns if name in wanted)
+        wanted = frozenset(columns).union(item.column for item in inputs)
+        asked, places = _asked(self._columns, wanted)
         scan = Scan(
             self._table.name,
             asked,
@@ -160,10 +163,9 @@ class TinyDancer(ForeignDataWrapper):  # type: ignore[misc]
             statement=_process.statement(),
             place=_process.backend.place(self._engine_database),
         )
-        return self._rows(scan)
+        return self._rows(scan, places)
 
-    def _rows(self, scan: Scan) -> Iterator[Sequence[str | None]]:
-        places = [self._columns.index(name) for name in scan.columns]
+    def _rows(self, scan: Scan, places: Sequence[int]) -> Iterator[Sequence[str | None]]:
         whole = len(places) == len(self._columns)
         try:
             for cells in self._client.scan(scan):
@@ -240,15 +242,27 @@ class _Definition:
         return contract.create_statement(self._table, _quoted(server_name), _quoted(schema_name))
 
 
+# What each plan and each scan has to know of the columns that a query names, worked out once.
+@lru_cache(_MOST_REMEMBERED)
+def _asked(
+    columns: tuple[str, ...], wanted: frozenset[str]
+) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    """The wanted ones of a table's columns in their order, and their places."""
+    places = tuple(place for place, name in enumerate(columns) if name in wanted)
+    return tuple(columns[place] for place in places), places
+
+
+@lru_cache(_MOST_REMEMBERED)
 def _path_keys(
-    table: contract.Table, quals_: Sequence[quals.Qual], columns: set[str]
+    name: str, given: frozenset[str], columns: frozenset[str]
 ) -> list[tuple[tuple[str, ...], int]]:
-    """The required input, if it has no value yet, alone and with others that the query names.
+    """The required input of a table, if it is not given yet, alone and with others that the query
+    names.
 
     Multicorn does not say which inputs a join has values for, so all sets of them are offered, up
     to a size; the planner takes the largest that it can have.
     """
-    given = {qual.field_name for qual in quals_}
+    table = contract.TABLES[name]
     key = (table.key,) if table.key is not None and table.key not in given else ()
     others = [
         column.name
