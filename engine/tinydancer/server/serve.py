@@ -12,8 +12,7 @@ import signal
 import socket
 import sys
 
-from tinydancer import __version__
-from tinydancer.server import log
+from tinydancer import __version__, log
 from tinydancer.server.engine import Engine
 from tinydancer.server.listener import listen
 from tinydancer.server.metrics import Metrics, serve_prometheus
