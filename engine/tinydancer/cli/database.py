@@ -54,7 +54,8 @@ def connect(dsn: str, password_file: Path | None) -> psycopg.Connection:
 @click.option(
     "--socket",
     type=click.Path(path_type=Path),
-    help=f"Unix socket where the server finds the engine. [default: {SOCKET}]",
+    help="Unix socket where the server finds the engine. [default: where an install before has it, "
+    f"else {SOCKET}]",
 )
 @click.option("--connect", "address", metavar="HOST:PORT", help="TCP address of the engine.")
 @click.option("--ca", type=FILE, help="Certificates that the engine's TLS is checked against.")
@@ -77,11 +78,12 @@ def install(
     PostgreSQL 14 to 18 with pgvector. Run again, it brings the schema up to date.
     """
     from tinydancer.store import schema
-    from tinydancer.store.front_doors import available_front_doors
+    from tinydancer.store.front_doors import available_front_doors, present_address
 
     if socket and address:
         raise click.UsageError("give --socket or --connect, not both")
-    engine = _engine_address(socket, address, ca, token_file)
+    if ca and not address:
+        raise click.UsageError("--ca goes with --connect")
     with connect(dsn, password_file) as connection, steps() as report:
         doors = front_doors or available_front_doors(connection)
         if not doors and connection.info.parameter_status("is_superuser") != "on":
@@ -97,6 +99,10 @@ def install(
                 hint="Build the native front door on the server's machine: "
                 "tinydancer build-native --pg-config $(which pg_config)",
             )
+        if socket or address or token_file:
+            engine = _engine_address(socket, address, ca, token_file)
+        else:
+            engine = present_address(connection, doors) or _engine_address(SOCKET, None, None, None)
         schema.install(
             connection,
             dimension=dimension,
@@ -106,7 +112,7 @@ def install(
         )
         if engine_password_file:
             _let_engine_log_in(connection, secret(engine_password_file))
-    click.echo(f"Installed. Front doors: {', '.join(doors)}. Engine: {address or socket or SOCKET}")
+    click.echo(f"Installed. Front doors: {', '.join(doors)}. Engine: {engine}")
 
 
 @click.command()
