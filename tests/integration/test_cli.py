@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -170,7 +171,8 @@ def test_the_engine_connects_as_its_own_role(data: Path) -> None:
 
 def test_ping_asks_the_engine_directly(data: Path) -> None:
     socket = json.loads(succeed("status", "--data", data, "--json"))["engine"]["socket"]
-    assert succeed("ping", "--socket", socket).startswith("Engine ")
+    answer = succeed("ping", "--socket", socket)
+    assert re.fullmatch(rf"Engine {re.escape(__version__)}, up for \d+:\d\d:\d\d\.\n", answer)
     failed = run("ping", "--socket", socket + ".gone")
     assert failed.returncode == 1
     assert f"{socket}.gone" in failed.stderr
