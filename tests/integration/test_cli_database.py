@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from socket import create_server
 from typing import TYPE_CHECKING
 
 import psycopg
@@ -153,6 +154,18 @@ def test_installing_again_keeps_the_engines_address(
     assert run(*again, "--socket", "/run/other.sock").returncode == 0
     assert "socket /run/other.sock" in str(value(empty_database, options))
     assert "token" not in str(value(empty_database, options))
+
+
+def test_a_database_that_does_not_answer_ends_in_a_hint_soon() -> None:
+    with create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        dsn = f"host=127.0.0.1 port={port} dbname=x connect_timeout=2"
+        began = time.monotonic()
+        done = run("install", "--dsn", dsn)
+    assert time.monotonic() - began < 8
+    assert done.returncode == 1
+    assert "the database can't be reached" in done.stderr
+    assert "Hint: See that the server runs" in done.stderr
 
 
 def test_an_empty_password_file_is_refused(empty_database: str, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Callable
 from dataclasses import replace
@@ -14,7 +15,7 @@ from tinydancer.cli.options import FILE, data_option, running_instance, secret
 from tinydancer.cli.progress import counting, steps
 from tinydancer.embedded.instance import DIMENSION, build_native_front_door
 from tinydancer.embedded.server import ENGINE_ROLE
-from tinydancer.errors import NotReady
+from tinydancer.errors import NotReady, Unavailable
 
 if TYPE_CHECKING:
     import psycopg
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from tinydancer.store.front_doors import EngineAddress
 
 EMBEDDERS = ("static", "minilm", "cascade", "openai", "sentence-transformers")
+_CONNECT_SECONDS = 10
 SOCKET = Path("/run/tinydancer/engine.sock")
 
 
@@ -34,12 +36,25 @@ def _database(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def connect(dsn: str, password_file: Path | None) -> psycopg.Connection:
-    """An autocommit connection, with its password from a file where one is given."""
-    import psycopg
+    """An autocommit connection, with its password from a file where one is given.
 
-    if password_file is None:
+    Raises Unavailable where there is none within ten seconds, or as long as the DSN says.
+    """
+    import psycopg
+    from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+    if "connect_timeout" not in conninfo_to_dict(dsn) and "PGCONNECT_TIMEOUT" not in os.environ:
+        dsn = make_conninfo(dsn, connect_timeout=_CONNECT_SECONDS)
+    if password_file is not None:
+        dsn = make_conninfo(dsn, password=secret(password_file))
+    try:
         return psycopg.connect(dsn, autocommit=True)
-    return psycopg.connect(dsn, password=secret(password_file), autocommit=True)
+    except psycopg.OperationalError as error:
+        raise Unavailable(
+            "the database can't be reached",
+            detail=str(error).strip(),
+            hint="See that the server runs, and that --dsn and --password-file are right.",
+        ) from error
 
 
 @click.command()
