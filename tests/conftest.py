@@ -58,6 +58,12 @@ class Server:
 
     superuser_dsn: str
     embedded: EmbeddedServer | None
+    sockets: Path
+
+    @classmethod
+    def of(cls, embedded: EmbeddedServer) -> Server:
+        """The embedded server, which runs."""
+        return cls(embedded.dsn(database="postgres"), embedded, embedded.runtime / "engine")
 
     def dsn(self, database: str) -> str:
         """The superuser's connection string for a database."""
@@ -76,14 +82,11 @@ class Server:
 
     def engine_socket(self, name: str) -> Path:
         """A path for an engine's socket that the server's backends can reach."""
-        if self.embedded:
-            return self.embedded.runtime / "engine" / f"{name}.sock"
-        return Path(tempfile.mkdtemp(prefix="td-", dir="/tmp")) / "engine.sock"
+        return self.sockets / f"{name}.sock"
 
     def open_to_backends(self, socket: Path) -> None:
         """Let the backends of a server that is not ours connect to an engine's socket."""
         if not self.embedded:
-            socket.parent.chmod(0o755)
             socket.chmod(0o666)
 
     @contextmanager
@@ -135,7 +138,8 @@ class Installation:
 def server() -> Iterator[Server]:
     """The one server of this run."""
     if dsn := os.environ.get("TINYDANCER_TEST_DSN"):
-        yield Server(dsn, None)
+        with server_elsewhere(dsn) as there:
+            yield there
         return
     version = int(os.environ.get("POSTGRES", DEFAULT_VERSION))
     with throwaway_directory() as directory:
@@ -145,9 +149,18 @@ def server() -> Iterator[Server]:
             running.start()
             share_engine_directory(running)
             install_native_front_door(running)
-            yield Server(running.dsn(database="postgres"), running)
+            yield Server.of(running)
         finally:
             running.remove()
+
+
+@contextmanager
+def server_elsewhere(dsn: str) -> Iterator[Server]:
+    """A server that is not ours, and a place for sockets that its backends can enter."""
+    # The path of a socket is at most 107 bytes long, and TMPDIR may lead deep down.
+    with tempfile.TemporaryDirectory(prefix="td-", dir="/tmp") as name:
+        Path(name).chmod(0o755)
+        yield Server(dsn, None, Path(name))
 
 
 @pytest.fixture

@@ -139,7 +139,10 @@ def main() -> None:
     """`python -m tinydancer_fdw.native.build PG_CONFIG DIRECTORY`: builds, prints the paths."""
     if len(sys.argv) != 3:
         raise SystemExit(main.__doc__)
-    libraries = build(Path(sys.argv[1]), Path(sys.argv[2]))
+    try:
+        libraries = build(Path(sys.argv[1]), Path(sys.argv[2]))
+    except BuildFailed as error:
+        raise SystemExit(f"Error: {error}") from None
     print(*libraries, sep="\n")
     if len(libraries) == 1:
         print(

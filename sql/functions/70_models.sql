@@ -59,7 +59,7 @@ BEGIN
     SELECT id INTO present FROM tinydancer.models AS model
     WHERE model.kind = ruvector_rollback_model.kind AND model.active;
     IF NOT FOUND THEN
-        RAISE EXCEPTION 'no % is active', ruvector_rollback_model.kind
+        RAISE EXCEPTION 'no model of kind % is active', quote_literal(ruvector_rollback_model.kind)
         USING ERRCODE = 'object_not_in_prerequisite_state',
             HINT = 'Switch one on with ruvector_activate_model(id).';
     END IF;

@@ -249,6 +249,14 @@ BEGIN
         RAISE EXCEPTION 'subject is %, and scope is %', coalesce(quote_literal(subject), 'NULL'), scope
         USING ERRCODE = 'invalid_parameter_value',
             HINT = 'Name the agent, route, tenant or user tier; scope all has none.';
+    ELSIF scope = 'agent' AND NOT EXISTS (
+            SELECT FROM tinydancer.agents AS known WHERE known.name = subject)
+        OR scope = 'route' AND NOT EXISTS (
+            SELECT FROM tinydancer.routes AS known WHERE known.name = subject)
+    THEN
+        -- No error: it may be registered later. Misspelt, the money would have no limit.
+        RAISE WARNING 'there is no % %', scope, quote_literal(subject)
+        USING HINT = 'The budget limits nothing until one of that name is there.';
     END IF;
     INSERT INTO tinydancer.budgets AS present (
         name, scope, subject, tenant, period, limit_amount, soft_threshold, active)

@@ -29,7 +29,7 @@ BEGIN
         RAISE EXCEPTION 'decision % does not exist', decision_id
         USING ERRCODE = 'undefined_object',
             HINT = 'Decisions are kept where settings.decision_log is sync, or async (within '
-                'a second). Or give agent_name alone.';
+                'a second). ruvector_record_usage takes agent_name alone, too.';
     END IF;
     RETURN decision;
 END

@@ -10,10 +10,9 @@ GRANT USAGE ON SCHEMA tinydancer
 GRANT SELECT ON
     tinydancer.migrations, tinydancer.settings, tinydancer.agents, tinydancer.routes,
     tinydancer.route_utterances, tinydancer.route_usage, tinydancer.route_takes, tinydancer.changes,
-    tinydancer.labelled_requests, tinydancer.models, tinydancer.model_activations,
-    tinydancer.agent_prices, tinydancer.usage_hourly, tinydancer.usage_latency,
-    tinydancer.agent_outcomes, tinydancer.category_outcomes, tinydancer.budgets,
-    tinydancer.budget_periods, tinydancer.budget_reservations, tinydancer.route_examples,
+    tinydancer.model_activations, tinydancer.agent_prices, tinydancer.usage_hourly,
+    tinydancer.usage_latency, tinydancer.agent_outcomes, tinydancer.category_outcomes,
+    tinydancer.budgets, tinydancer.budget_periods, tinydancer.budget_reservations,
     tinydancer.recent_outcomes, tinydancer.agent_breakers, tinydancer.calls_in_flight
 TO tinydancer_reader, tinydancer_router, tinydancer_admin, tinydancer_engine;
 
@@ -23,8 +22,16 @@ GRANT INSERT, UPDATE, DELETE, TRUNCATE ON
     tinydancer.route_examples
 TO tinydancer_admin;
 GRANT UPDATE ON tinydancer.settings TO tinydancer_admin;
--- What people asked and what came of it is read by few, and written by functions only.
-GRANT SELECT ON tinydancer.decisions, tinydancer.usage TO tinydancer_admin, tinydancer_engine;
+-- What people asked and what came of it is read by few, and written by functions only. A model is
+-- made of what people asked: its weights hold their words. Without them it is in model_listing.
+GRANT SELECT ON
+    tinydancer.decisions, tinydancer.usage, tinydancer.labelled_requests, tinydancer.models
+TO tinydancer_admin, tinydancer_engine;
+GRANT SELECT ON tinydancer.route_examples TO tinydancer_admin;
+-- Versions before 0.4 let more roles read them.
+REVOKE SELECT ON tinydancer.labelled_requests, tinydancer.models, tinydancer.route_examples
+FROM tinydancer_reader, tinydancer_router;
+REVOKE SELECT ON tinydancer.route_examples FROM tinydancer_engine;
 GRANT DELETE ON tinydancer.decisions, tinydancer.usage TO tinydancer_admin;
 -- Keys of sessions may be people's names.
 GRANT SELECT, DELETE ON tinydancer.sessions TO tinydancer_admin;

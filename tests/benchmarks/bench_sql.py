@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
-from tests.conftest import Installation, Server
+from tests.conftest import Installation, Server, server_elsewhere
 
 from tinydancer.embedded.instance import DIMENSION, throwaway_instance
 from tinydancer.embedded.server import DATABASE, DEFAULT_VERSION
@@ -222,12 +222,12 @@ def places(dsn: str | None, version: int) -> Iterator[list[Installation]]:
     with ExitStack() as stack:
         if dsn is None:
             running = stack.enter_context(throwaway_instance(version))
-            server = Server(running.server.dsn(database="postgres"), running.server)
+            server = Server.of(running.server)
             database, engine = DATABASE, running.engine
             with running.server.connect() as connection:
                 doors: Sequence[str] = available_front_doors(connection)
         else:
-            server = Server(dsn, None)
+            server = stack.enter_context(server_elsewhere(dsn))
             database = stack.enter_context(server.database())
             directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
             engine = server.engine(database, directory)

@@ -200,3 +200,16 @@ def test_a_budget_that_makes_no_sense_is_refused(conn, call, sqlstate, message):
     assert raised.value.sqlstate == sqlstate
     assert message in raised.value.diag.message_primary
     assert raised.value.diag.message_hint
+
+
+@pytest.mark.parametrize("scope", ["agent", "route"])
+def test_a_budget_for_a_name_that_is_not_there_warns_that_it_limits_nothing(conn, scope):
+    conn.execute("SELECT ruvector_register_agent('gpt-4')")
+    conn.execute("INSERT INTO routes (name, target_agent) VALUES ('gpt-4', 'gpt-4')")
+    notices = []
+    conn.add_notice_handler(lambda notice: notices.append(notice.message_primary))
+    conn.execute("SELECT ruvector_set_budget('right', 5, %s, 'gpt-4')", (scope,))
+    assert notices == []
+    conn.execute("SELECT ruvector_set_budget('wrong', 5, %s, 'gtp-4')", (scope,))
+    assert notices == [f"there is no {scope} 'gtp-4'"]
+    assert conn.execute("SELECT count(*) FROM budgets").fetchone() == (2,)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -99,6 +101,15 @@ def test_two_ups_at_once_make_one_server(data: Path) -> None:
     assert outputs[0][0] == outputs[1][0]
 
 
+def test_psql_shows_an_error_without_the_statements_it_came_through(data: Path) -> None:
+    wrong = "SELECT * FROM ruvector_route('hi', optimize_for := 'cheap')"
+    shown = run("psql", "--data", data, "--", "-Xc", wrong)
+    assert shown.stderr.splitlines() == [
+        "ERROR:  optimize_for is 'cheap', which is not known",
+        "HINT:  Allowed are: cost, latency, quality, balanced, quality_per_dollar, total_cost.",
+    ]
+
+
 def test_psql_gets_the_arguments_after_the_dashes(data: Path) -> None:
     assert succeed("psql", "--data", data, "--", "-AtXc", "SELECT 6 * 7") == "42\n"
 
@@ -160,7 +171,8 @@ def test_the_engine_connects_as_its_own_role(data: Path) -> None:
 
 def test_ping_asks_the_engine_directly(data: Path) -> None:
     socket = json.loads(succeed("status", "--data", data, "--json"))["engine"]["socket"]
-    assert succeed("ping", "--socket", socket).startswith("Engine ")
+    answer = succeed("ping", "--socket", socket)
+    assert re.fullmatch(rf"Engine {re.escape(__version__)}, up for \d+:\d\d:\d\d\.\n", answer)
     failed = run("ping", "--socket", socket + ".gone")
     assert failed.returncode == 1
     assert f"{socket}.gone" in failed.stderr
@@ -183,6 +195,16 @@ def test_an_embedder_without_what_it_needs_is_refused_and_nothing_changes(data: 
     assert succeed("psql", "--data", data, "--", "-AtXc", query) == "static\n"
 
 
+def test_status_says_where_to_read_why_the_engine_ended(data: Path) -> None:
+    engine = json.loads(succeed("status", "--data", data, "--json"))["engine"]
+    os.kill(engine["pid"], signal.SIGKILL)
+    ended = run("status", "--data", data, "--json")
+    assert ended.returncode == 3
+    found = json.loads(ended.stdout)["engine"]
+    assert found == {"running": False, "log": str(data / "engine.log"), "socket": engine["socket"]}
+    succeed("up", "--data", data)
+
+
 def test_down_stops_both_and_the_data_stays(data: Path) -> None:
     succeed("psql", "--data", data, "--", "-c", "CREATE TABLE IF NOT EXISTS public.kept (n int)")
     pids = json.loads(succeed("status", "--data", data, "--json"))
@@ -191,10 +213,11 @@ def test_down_stops_both_and_the_data_stays(data: Path) -> None:
     stopped = run("status", "--data", data)
     assert stopped.returncode == 3
     assert "stopped" in stopped.stdout
+    assert f"tinydancer up --data {shlex.quote(str(data))}\n" in stopped.stderr
     assert succeed("down", "--data", data) == "Nothing was running.\n"
     refused = run("psql", "--data", data)
     assert refused.returncode == 1
-    assert "tinydancer up" in refused.stderr
+    assert f"tinydancer up --data {shlex.quote(str(data))}\n" in refused.stderr
     succeed("up", "--data", data)
     assert "kept" in succeed("psql", "--data", data, "--", "-AtXc", r"\dt public.*")
 

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from socket import create_server
 from typing import TYPE_CHECKING
 
 import psycopg
@@ -130,6 +131,41 @@ def test_the_engines_password_reaches_the_server_as_its_verifier_only(
     assert "correct horse" not in done.stdout + done.stderr
     if server.embedded:
         assert b"correct horse" not in server.embedded.daemon.log.read_bytes()
+
+
+def test_installing_again_keeps_the_engines_address(
+    empty_database: str, front_door: str, tmp_path: Path
+) -> None:
+    token = tmp_path / "token"
+    token.write_text("open sesame\n")
+    address = ("--connect", "127.0.0.1:7432", "--token-file", token)
+    again = ("install", "--dsn", empty_database, "--front-door", front_door)
+    assert run(*again, *address).returncode == 0
+    options = (
+        "SELECT array_agg(option_name || ' ' || option_value ORDER BY option_name)"
+        " FROM (SELECT (pg_options_to_table(srvoptions)).* FROM pg_foreign_server UNION ALL"
+        " SELECT (pg_options_to_table(umoptions)).* FROM pg_user_mappings) AS all_of_them"
+    )
+    before = value(empty_database, options)
+    assert "token open sesame" in str(before)
+    done = run(*again)
+    assert done.stdout == f"Installed. Front doors: {front_door}. Engine: 127.0.0.1:7432\n"
+    assert value(empty_database, options) == before
+    assert run(*again, "--socket", "/run/other.sock").returncode == 0
+    assert "socket /run/other.sock" in str(value(empty_database, options))
+    assert "token" not in str(value(empty_database, options))
+
+
+def test_a_database_that_does_not_answer_ends_in_a_hint_soon() -> None:
+    with create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        dsn = f"host=127.0.0.1 port={port} dbname=x connect_timeout=2"
+        began = time.monotonic()
+        done = run("install", "--dsn", dsn)
+    assert time.monotonic() - began < 8
+    assert done.returncode == 1
+    assert "the database can't be reached" in done.stderr
+    assert "Hint: See that the server runs" in done.stderr
 
 
 def test_an_empty_password_file_is_refused(empty_database: str, tmp_path: Path) -> None:

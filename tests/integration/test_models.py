@@ -35,7 +35,7 @@ def test_a_model_is_switched_on_and_back_through_all_before_it(conn, models):
     assert conn.execute(back).fetchone() == (None,)
     assert active(conn) == []
     with pytest.raises(
-        psycopg.errors.ObjectNotInPrerequisiteState, match="no classifier is active"
+        psycopg.errors.ObjectNotInPrerequisiteState, match="no model of kind 'classifier' is active"
     ):
         conn.execute(back)
 

@@ -58,6 +58,85 @@ def test_a_role_may_do_its_work_and_nothing_else(conn, role, statement):
                 conn.execute(statement)
 
 
+EVERYBODY = {"tinydancer_reader", "tinydancer_router", "tinydancer_admin", "tinydancer_engine"}
+PEOPLE = EVERYBODY - {"tinydancer_engine"}
+ADMIN, ENGINE = {"tinydancer_admin"}, {"tinydancer_engine"}
+# Every table and view, so that who reads a new one is decided and not left to chance.
+READERS: dict[str, set[str]] = {
+    # what people asked, what came of it, and what was learned from their words
+    **dict.fromkeys(("decisions", "usage", "labelled_requests", "models"), ADMIN | ENGINE),
+    **dict.fromkeys(("route_examples", "sessions", "staged_embeddings"), ADMIN),
+    "usage_keys": set(),
+    # who may serve, and how this database routes
+    **dict.fromkeys(("agents", "routes", "route_utterances", "settings", "migrations"), EVERYBODY),
+    **dict.fromkeys(("changes", "model_activations", "agent_prices"), EVERYBODY),
+    **dict.fromkeys(("route_usage", "route_takes"), EVERYBODY),
+    # sums and states, in which nobody's text is
+    **dict.fromkeys(("usage_hourly", "usage_latency", "agent_outcomes"), EVERYBODY),
+    **dict.fromkeys(("category_outcomes", "recent_outcomes", "agent_breakers"), EVERYBODY),
+    **dict.fromkeys(("budgets", "budget_periods", "budget_reservations"), EVERYBODY),
+    **dict.fromkeys(("calls_in_flight", "agent_stats", "budget_status"), EVERYBODY),
+    "open_circuits": EVERYBODY,
+    **dict.fromkeys(("agent_listing", "route_listing", "model_listing"), PEOPLE),
+    **dict.fromkeys(("agent_health", "route_rates"), PEOPLE),
+}
+
+
+def test_who_may_read_is_decided_for_each_table(conn):
+    found = conn.execute(
+        """
+        SELECT relname, relispartition,
+            array_agg(rolname::text)
+                FILTER (WHERE has_any_column_privilege(rolname, c.oid, 'SELECT'))
+        FROM pg_class AS c, pg_roles
+        WHERE relnamespace = 'tinydancer'::regnamespace AND relkind IN ('r', 'p', 'v', 'm')
+            AND rolname = ANY (%s)
+        GROUP BY c.oid
+        """,
+        (list(EVERYBODY),),
+    ).fetchall()
+    tables = {name: set(roles or ()) for name, partition, roles in found if not partition}
+    assert tables == READERS
+    # A month is read through its table, never by itself.
+    assert {name: roles for name, partition, roles in found if partition and roles} == {}
+
+
+def test_a_month_that_is_made_later_is_read_like_the_others(conn):
+    with conn.transaction(force_rollback=True):
+        conn.execute("SELECT ensure_partitions('2031-05-01', '2031-05-02')")
+        for role in ("tinydancer_admin", "tinydancer_engine"):
+            conn.execute(f"SET LOCAL ROLE {role}")
+            conn.execute("SELECT FROM tinydancer.decisions WHERE decided_at > '2031-05-01'")
+        for role in EVERYBODY:
+            conn.execute(f"SET LOCAL ROLE {role}")
+            with pytest.raises(psycopg.errors.InsufficientPrivilege), conn.transaction():
+                conn.execute("SELECT FROM tinydancer.decisions_2031_05")
+
+
+@pytest.mark.parametrize("table", ["labelled_requests", "models", "route_examples"])
+def test_an_upgrade_takes_back_what_readers_could_read_before(conn, table):
+    from tinydancer.store import schema
+
+    script = next(part for part in schema._scripts("functions") if part.name == "90_privileges")
+    with conn.transaction(force_rollback=True):
+        conn.execute(f"GRANT SELECT ON tinydancer.{table} TO tinydancer_reader, tinydancer_router")
+        conn.execute(script.text.encode())
+        for role in ("tinydancer_reader", "tinydancer_router"):
+            conn.execute(f"SET LOCAL ROLE {role}")
+            with pytest.raises(psycopg.errors.InsufficientPrivilege), conn.transaction():
+                conn.execute(f"SELECT FROM tinydancer.{table}")
+
+
+def test_who_reads_sees_what_was_trained_without_its_weights(conn):
+    conn.execute(
+        "INSERT INTO tinydancer.models (kind, name, weights) VALUES ('classifier', 'm', 'words')"
+    )
+    with acting_as(conn, "tinydancer_reader"):
+        assert conn.execute(
+            "SELECT name, bytes FROM tinydancer.ruvector_list_models()"
+        ).fetchall() == [("m", 5)]
+
+
 def test_an_engine_does_all_its_work_as_its_role(conn, schema_dsn, embedder):
     conn.execute("INSERT INTO agents (name) VALUES ('a')")
     conn.execute("INSERT INTO routes (name, target_agent) VALUES ('r', 'a')")

@@ -162,10 +162,30 @@ def test_contradictory_rows_fail_the_training_and_leave_the_active_model_alone(d
         "SELECT state, message FROM models WHERE id = %s", (bad,)
     ).fetchone()
     assert state == "failed"
-    assert "two labels" in message
+    rows = db.execute(
+        "SELECT id FROM labelled_requests WHERE request ILIKE 'will it rain tomorrow' ORDER BY id"
+    ).fetchall()
+    (first,), (second,) = rows
+    assert f"two labels, first 'weather' in row {first} and 'refund' in row {second}" in message
     with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState, match="failed, not ready"):
         use(db, bad)
     assert classify(db, "is it going to rain")["model"] == "good"
+
+
+def test_a_training_that_fails_shows_no_text_of_a_users(db, installation):
+    teach(db)
+    db.execute(
+        "INSERT INTO labelled_requests (request, category) "
+        "VALUES ('WILL it rain tomorrow', 'refund')"
+    )
+    bad = train(db, "bad")
+    assert finished(db, bad) == "failed"
+    shown = db.execute(
+        "SELECT message FROM ruvector_list_models() WHERE id = %s", (bad,)
+    ).fetchone()
+    logged = (installation.engine.directory / "engine.log").read_text()
+    assert f"the training of model {bad} failed" in logged
+    assert "rain tomorrow" not in (shown[0] + logged).casefold()
 
 
 def test_a_category_that_vanishes_before_the_training_begins_fails_it(db):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Callable
 from dataclasses import replace
@@ -14,7 +15,7 @@ from tinydancer.cli.options import FILE, data_option, running_instance, secret
 from tinydancer.cli.progress import counting, steps
 from tinydancer.embedded.instance import DIMENSION, build_native_front_door
 from tinydancer.embedded.server import ENGINE_ROLE
-from tinydancer.errors import NotReady
+from tinydancer.errors import NotReady, Unavailable
 
 if TYPE_CHECKING:
     import psycopg
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from tinydancer.store.front_doors import EngineAddress
 
 EMBEDDERS = ("static", "minilm", "cascade", "openai", "sentence-transformers")
+_CONNECT_SECONDS = 10
 SOCKET = Path("/run/tinydancer/engine.sock")
 
 
@@ -34,12 +36,25 @@ def _database(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def connect(dsn: str, password_file: Path | None) -> psycopg.Connection:
-    """An autocommit connection, with its password from a file where one is given."""
-    import psycopg
+    """An autocommit connection, with its password from a file where one is given.
 
-    if password_file is None:
+    Raises Unavailable where there is none within ten seconds, or as long as the DSN says.
+    """
+    import psycopg
+    from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+    if "connect_timeout" not in conninfo_to_dict(dsn) and "PGCONNECT_TIMEOUT" not in os.environ:
+        dsn = make_conninfo(dsn, connect_timeout=_CONNECT_SECONDS)
+    if password_file is not None:
+        dsn = make_conninfo(dsn, password=secret(password_file))
+    try:
         return psycopg.connect(dsn, autocommit=True)
-    return psycopg.connect(dsn, password=secret(password_file), autocommit=True)
+    except psycopg.OperationalError as error:
+        raise Unavailable(
+            "the database can't be reached",
+            detail=str(error).strip(),
+            hint="See that the server runs, and that --dsn and --password-file are right.",
+        ) from error
 
 
 @click.command()
@@ -54,7 +69,8 @@ def connect(dsn: str, password_file: Path | None) -> psycopg.Connection:
 @click.option(
     "--socket",
     type=click.Path(path_type=Path),
-    help=f"Unix socket where the server finds the engine. [default: {SOCKET}]",
+    help="Unix socket where the server finds the engine. [default: where an install before has it, "
+    f"else {SOCKET}]",
 )
 @click.option("--connect", "address", metavar="HOST:PORT", help="TCP address of the engine.")
 @click.option("--ca", type=FILE, help="Certificates that the engine's TLS is checked against.")
@@ -83,11 +99,12 @@ def install(
     PostgreSQL 14 to 18 with pgvector. Run again, it brings the schema up to date.
     """
     from tinydancer.store import schema
-    from tinydancer.store.front_doors import available_front_doors
+    from tinydancer.store.front_doors import available_front_doors, present_address
 
     if socket and address:
         raise click.UsageError("give --socket or --connect, not both")
-    engine = _engine_address(socket, address, ca, token_file, engine_database)
+    if ca and not address:
+        raise click.UsageError("--ca goes with --connect")
     with connect(dsn, password_file) as connection, steps() as report:
         doors = front_doors or available_front_doors(connection)
         if not doors and connection.info.parameter_status("is_superuser") != "on":
@@ -103,6 +120,11 @@ def install(
                 hint="Build the native front door on the server's machine: "
                 "tinydancer build-native --pg-config $(which pg_config)",
             )
+        engine = None if socket or address or token_file else present_address(connection, doors)
+        if engine is None:
+            engine = _engine_address(socket, address, ca, token_file, engine_database)
+        elif engine_database:
+            engine = replace(engine, database=engine_database)
         schema.install(
             connection,
             dimension=dimension,
@@ -112,7 +134,7 @@ def install(
         )
         if engine_password_file:
             _let_engine_log_in(connection, secret(engine_password_file))
-    click.echo(f"Installed. Front doors: {', '.join(doors)}. Engine: {address or socket or SOCKET}")
+    click.echo(f"Installed. Front doors: {', '.join(doors)}. Engine: {engine}")
 
 
 @click.command()

@@ -8,6 +8,7 @@ import sys
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -205,11 +206,14 @@ def demo(postgres: str) -> None:
             for scene in SCENES:
                 _play(console, connection, scene)
             _time(console, connection)
+    # As it was called: the one in .venv/bin is seldom on the PATH.
+    called = sys.argv[0]
+    program = called if Path(called).name == "tinydancer" else "tinydancer"
     console.print(
         Panel.fit(
-            "[bold]tinydancer up[/]      the same with data that stays\n"
-            "[bold]tinydancer psql[/]    your turn\n"
-            "[bold]tinydancer down[/]    stops it",
+            f"[bold]{program} up[/]      the same with data that stays\n"
+            f"[bold]{program} psql[/]    your turn\n"
+            f"[bold]{program} down[/]    stops it",
             title="Next",
         )
     )

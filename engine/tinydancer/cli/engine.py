@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from datetime import timedelta
 from pathlib import Path
 
 import click
@@ -123,4 +124,5 @@ def ping(
         )
     except EngineError as error:
         raise Unavailable(error.message, detail=error.detail, hint=error.hint) from error
-    click.echo(f"Engine {version}, up for {uptime}.")
+    seconds = int(float(str(uptime).removesuffix(" seconds")))
+    click.echo(f"Engine {version}, up for {timedelta(seconds=seconds)}.")

@@ -12,6 +12,7 @@ import click
 
 from tinydancer.cli.options import json_option
 from tinydancer.cli.progress import steps
+from tinydancer.cli.results import figure_table
 
 _data_option = click.option(
     "--data",
@@ -71,25 +72,23 @@ def _show(figures: Sequence[Mapping[str, Any]], as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(figures, indent=2))
         return
-    from rich import box
     from rich.console import Console
-    from rich.table import Table
 
+    console = Console()
+    if not console.is_terminal:
+        console.width = 200
     *names, _, _ = figures[0]
     metrics = list(dict.fromkeys(figure["metric"] for figure in figures))
     rows: dict[tuple[str, ...], dict[str, float | None]] = {}
     for figure in figures:
         key = tuple(str(figure[name]) for name in names)
         rows.setdefault(key, {})[figure["metric"]] = figure["value"]
-    table = Table(box=box.SIMPLE_HEAD)
-    for name in names:
-        table.add_column(name, no_wrap=True)
-    for metric in metrics:
-        table.add_column(metric.replace("_", " "), justify="right")
-    for key, found in rows.items():
-        values = (found.get(metric) for metric in metrics)
-        table.add_row(*key, *("" if value is None else f"{value:.4g}" for value in values))
-    console = Console()
-    if not console.is_terminal:
-        console.width = 200
-    console.print(table)
+    header = [*names, *(metric.replace("_", " ") for metric in metrics)]
+    cells = [
+        [
+            *key,
+            *("" if (value := found.get(metric)) is None else f"{value:.4g}" for metric in metrics),
+        ]
+        for key, found in rows.items()
+    ]
+    console.print(figure_table(header, cells, len(names), console.width))

@@ -11,7 +11,7 @@ import click
 
 from tinydancer.cli.options import data_directory, data_option, json_option, running_instance
 from tinydancer.cli.progress import steps
-from tinydancer.embedded.instance import existing_instance, open_instance
+from tinydancer.embedded.instance import existing_instance, open_instance, up_command
 from tinydancer.embedded.server import VERSIONS
 
 _NOT_RUNNING = 3  # pg_ctl's own exit code for it
@@ -63,6 +63,8 @@ def status(directory: Path | None, as_json: bool) -> None:
     else:
         _print_status(found)
     if not found["running"]:
+        if not as_json:
+            click.echo(f"Hint: Start it: {up_command(data_directory(directory))}", err=True)
         click.get_current_context().exit(_NOT_RUNNING)
 
 
@@ -82,10 +84,15 @@ def psql(directory: Path | None, arguments: tuple[str, ...]) -> None:
     """Open psql on the database; ARGUMENTS after -- go to psql.
 
     For example: tinydancer psql -- -c 'SELECT * FROM tinydancer.agents'
+
+    The statements of the functions that an error came through are left out;
+    \\errverbose shows them.
     """
     server = running_instance(directory).server
     program = str(server.program("psql"))
-    os.execv(program, [program, server.dsn(), *arguments])  # noqa: S606 - becomes psql
+    # One misspelt argument of ruvector_route would bring a page of the functions' own statements.
+    options = ["--set", "SHOW_CONTEXT=never", server.dsn()]
+    os.execv(program, [program, *options, *arguments])  # noqa: S606 - becomes psql
 
 
 def _to_json(value: dict[str, object]) -> str:

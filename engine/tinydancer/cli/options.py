@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from tinydancer.embedded.directories import default_directory
-from tinydancer.embedded.instance import Instance, existing_instance
+from tinydancer.embedded.instance import Instance, existing_instance, up_command
 from tinydancer.errors import NotReady
 
 FILE = click.Path(path_type=Path, dir_okay=False, exists=True)
@@ -36,7 +36,7 @@ def running_instance(directory: Path | None) -> Instance:
     if not instance.server.daemon.alive():
         raise NotReady(
             f"PostgreSQL does not run in {instance.server.directory}",
-            hint="Start it: tinydancer up",
+            hint=f"Start it: {up_command(instance.server.directory)}",
         )
     return instance
 

@@ -32,6 +32,40 @@ def result_table(names: Sequence[str], rows: Sequence[Sequence[Value]], width: i
     return _grid(names, rows, cells, wrapped, width)
 
 
+def figure_table(
+    header: Sequence[str], rows: Sequence[Sequence[str]], names: int, width: int
+) -> Table:
+    """Rows that begin with `names` names and go on with figures, some of which may be empty.
+
+    Where a terminal is too narrow for all columns, each row is shown figure by figure.
+    """
+    from rich import box
+    from rich.table import Table
+
+    needed = 1
+    for at, title in enumerate(header):
+        words = title.split() if at >= names else [title]
+        needed += max(len(text) for text in [*words, *(row[at] for row in rows)]) + GAP + 1
+    if needed > width:
+        table = Table(box=None, show_header=False, pad_edge=False, padding=(0, GAP, 0, 0))
+        for row in rows:
+            table.add_row("\n" + " · ".join(row[:names]), style="bold")
+            for title, figure in zip(header[names:], row[names:], strict=True):
+                if figure:
+                    table.add_row(f"  {title:<{LONGEST_NAME}}{figure:>8}")
+        return table
+    table = Table(box=box.SIMPLE_HEAD)
+    for at, title in enumerate(header):
+        # Words on lines of their own: rich would cut them off before it breaks a line enough.
+        if at < names:
+            table.add_column(title, no_wrap=True)
+        else:
+            table.add_column(title.replace(" ", "\n"), no_wrap=True, justify="right")
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
 def _record(names: Sequence[str], cells: Sequence[Text]) -> Table:
     from rich.table import Table
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
+import shlex
 import shutil
 import signal
 import sys
@@ -177,10 +178,15 @@ def existing_instance(directory: Path) -> Instance:
     if not (directory / "cluster").is_dir() and not (directory / "lock").exists():
         raise NotReady(
             f"there is no data in {directory}",
-            hint="Make it and start it: tinydancer up"
-            + ("" if directory == default_directory() else f" --data '{directory}'"),
+            hint=f"Make it and start it: {up_command(directory)}",
         )
     return open_instance(directory)
+
+
+def up_command(directory: Path) -> str:
+    """What to type to start the instance of a directory."""
+    named = "" if directory == default_directory() else f" --data {shlex.quote(str(directory))}"
+    return f"tinydancer up{named}"
 
 
 def share_engine_directory(server: EmbeddedServer) -> None:
@@ -322,9 +328,11 @@ def _is_of_this_version(connection: psycopg.Connection) -> bool:
 
 def _process(daemon: Daemon, account: Account) -> dict[str, object]:
     pid = daemon.pid()
+    # Of one that has stopped, the log says why.
+    log: dict[str, object] = {"log": str(daemon.log)} if daemon.log.exists() else {}
     if pid is None:
-        return {"running": False}
-    return {"running": True, "pid": pid, "user": account.name, "log": str(daemon.log)}
+        return {"running": False} | log
+    return {"running": True, "pid": pid, "user": account.name} | log
 
 
 def _engine_status(server: EmbeddedServer) -> dict[str, object]:

@@ -18,11 +18,15 @@ MOST_LABELS = 10_000
 
 @dataclass(frozen=True)
 class LabelledText:
-    """A row of training data. capabilities: what a request like it calls for; may be empty."""
+    """A row of training data. capabilities: what a request like it calls for; may be empty.
+
+    number: what a message calls the row by, since texts may be users'; else its place.
+    """
 
     text: str
     label: str
     capabilities: tuple[str, ...] = ()
+    number: int | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,7 +66,8 @@ def prepare(rows: Iterable[LabelledText]) -> Dataset:
     kept: dict[str, LabelledText] = {}
     merged = 0
     contradictions: list[str] = []
-    for number, row in enumerate(rows, 1):
+    for place, row in enumerate(rows, 1):
+        number = place if row.number is None else row.number
         key = " ".join(row.text.casefold().split())
         if not key:
             raise InvalidInput(
@@ -70,18 +75,22 @@ def prepare(rows: Iterable[LabelledText]) -> Dataset:
                 hint="Delete the row, or give it a text.",
             )
         if not row.label.strip():
-            raise InvalidInput(f"row {number} has an empty label", detail=f"Text: {row.text!r}")
-        if number > MOST_ROWS:
+            raise InvalidInput(
+                f"row {number} has an empty label", hint="Delete the row, or give it a label."
+            )
+        if place > MOST_ROWS:
             raise TooLarge(f"there are more than {MOST_ROWS} training rows")
         before = kept.get(key)
         if before is None:
-            kept[key] = row
+            kept[key] = replace(row, number=number)
         elif before.label != row.label:
-            contradictions.append(f"{row.text!r} is {before.label!r} and {row.label!r}")
+            contradictions.append(
+                f"{before.label!r} in row {before.number} and {row.label!r} in row {number}"
+            )
         else:
             merged += 1
             both = tuple(dict.fromkeys(before.capabilities + row.capabilities))
-            kept[key] = LabelledText(before.text, before.label, both)
+            kept[key] = replace(before, capabilities=both)
     if contradictions:
         raise InvalidInput(
             f"{len(contradictions)} texts have two labels, first {contradictions[0]}",

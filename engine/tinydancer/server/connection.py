@@ -17,9 +17,8 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Protocol
 
-from tinydancer import __version__
+from tinydancer import __version__, log
 from tinydancer.errors import TinyDancerError
-from tinydancer.server import log
 from tinydancer.server.metrics import Metrics
 from tinydancer.settings import EngineSettings
 from tinydancer_fdw import frames

@@ -11,7 +11,7 @@ from datetime import datetime, timedelta, timezone
 from functools import partial
 from types import TracebackType
 
-from tinydancer import __version__
+from tinydancer import __version__, log
 from tinydancer.decision_categories import with_categories
 from tinydancer.decisions import Decision
 from tinydancer.embeddings.base import Embedder, Vectors
@@ -20,7 +20,6 @@ from tinydancer.embeddings.wrapper import EmbedderWrapper
 from tinydancer.errors import TinyDancerError, Unavailable
 from tinydancer.neural.active import DefaultClassifier
 from tinydancer.semantic_routes.route import RouteSearch
-from tinydancer.server import log
 from tinydancer.server.metrics import Figures, Metrics
 from tinydancer.server.trainer import Trainer
 from tinydancer.store.analytics import routing_analytics

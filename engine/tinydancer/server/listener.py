@@ -111,7 +111,10 @@ def _group_id(group: str | None) -> int | None:
     try:
         return grp.getgrnam(group).gr_gid
     except KeyError:
-        raise NotFound(f"there is no group {group!r} on this machine") from None
+        raise NotFound(
+            f"there is no group {group!r} on this machine",
+            hint="Give that of PostgreSQL's account, mostly postgres, or leave --group out.",
+        ) from None
 
 
 def _check_directory(directory: Path, gid: int | None) -> None:

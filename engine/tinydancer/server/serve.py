@@ -13,8 +13,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from tinydancer import __version__
-from tinydancer.server import log
+from tinydancer import __version__, log
 from tinydancer.server.engine import Engine
 from tinydancer.server.listener import Listener, listen
 from tinydancer.server.metrics import Board, Metrics, serve_prometheus

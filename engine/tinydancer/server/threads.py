@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from tinydancer.server import log
+from tinydancer import log
 from tinydancer.server.connection import Connection, Service, Session
 from tinydancer.server.listener import Listener
 from tinydancer.server.metrics import Metrics

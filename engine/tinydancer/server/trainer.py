@@ -15,7 +15,7 @@ import threading
 
 import psycopg
 
-from tinydancer.errors import TinyDancerError
+from tinydancer.errors import TinyDancerError, Unavailable
 from tinydancer.store import training_queue
 from tinydancer.store.database import Connection, Database
 from tinydancer.trainings.run import DSN_VARIABLE
@@ -37,6 +37,7 @@ class Trainer:
         self._dsn = dsn
         self._database = database
         self._stopping = threading.Event()
+        self._interrupted = False
         self._worker: subprocess.Popen[bytes] | None = None
         self._lock = threading.Lock()
         self._thread = threading.Thread(target=self._run, name="trainer", daemon=True)
@@ -62,8 +63,11 @@ class Trainer:
                 finally:
                     conn.close()
             except (TinyDancerError, psycopg.Error) as error:
-                if not self._stopping.is_set():
-                    logger.warning("waiting for trainings is interrupted: %s", error)
+                # Once: a database may be away all night.
+                if not (self._interrupted or self._stopping.is_set()):
+                    why = error.detail if isinstance(error, Unavailable) else error
+                    logger.warning("waiting for trainings is interrupted: %s", why)
+                self._interrupted = True
                 self._stopping.wait(_RETRY_SECONDS)
 
     def _wait_and_train(self, conn: Connection) -> None:
@@ -73,6 +77,9 @@ class Trainer:
                 logger.info("quality is learned anew, as model %d", due)
             while training_queue.trainings_open(conn) and not self._stopping.is_set():
                 self._train()
+            if self._interrupted:
+                logger.info("trainings are waited for again")
+                self._interrupted = False
             for _ in range(int(_LOOK_SECONDS)):
                 if self._stopping.is_set() or any(conn.notifies(timeout=1.0, stop_after=1)):
                     break

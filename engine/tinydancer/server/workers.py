@@ -17,7 +17,7 @@ import sys
 import time
 from collections.abc import Callable
 
-from tinydancer.server import log
+from tinydancer import log
 from tinydancer.server.listener import Listener
 from tinydancer.server.metrics import Board, Metrics
 

@@ -68,11 +68,36 @@ class EngineAddress:
         }
         return {name: str(value) for name, value in named.items() if value is not None}
 
+    def __str__(self) -> str:
+        return self.socket if self.socket is not None else f"{self.host}:{self.port}"
+
 
 def available_front_doors(conn: Connection) -> tuple[str, ...]:
     """The front doors that the server of `conn` has the software for, the preferred one first."""
     probes = {"native": _has_native, "multicorn": _has_multicorn}
     return tuple(door for door in FRONT_DOORS if probes[door](conn))
+
+
+def present_address(conn: Connection, doors: Sequence[str]) -> EngineAddress | None:
+    """Where the first of these front doors that is there leads to; None where none is."""
+    for door in doors:
+        options = _server_options(conn, f"tinydancer_{door}")
+        if options is not None:
+            port, timeout, connect_timeout = (
+                int(options[name]) if name in options else None
+                for name in ("port", "timeout", "connect_timeout")
+            )
+            return EngineAddress(
+                socket=options.get("socket"),
+                host=options.get("host"),
+                port=port,
+                sslrootcert=options.get("sslrootcert"),
+                database=options.get("database"),
+                token=_token(conn, f"tinydancer_{door}"),
+                timeout_ms=timeout,
+                connect_timeout_ms=connect_timeout,
+            )
+    return None
 
 
 def open_front_door(conn: Connection, door: str, address: EngineAddress) -> None:
@@ -213,6 +238,16 @@ def _server_options(conn: Connection, server: str) -> dict[str, str] | None:
         (server,),
     ).fetchone()
     return None if row is None else dict(row[0])
+
+
+def _token(conn: Connection, server: str) -> str | None:
+    """The token that everybody's user mapping has."""
+    row = conn.execute(
+        "SELECT (SELECT option_value FROM pg_options_to_table(umoptions)"
+        " WHERE option_name = 'token') FROM pg_user_mappings WHERE srvname = %s AND umuser = 0",
+        (server,),
+    ).fetchone()
+    return row and row[0]
 
 
 def _options(options: Sequence[Option]) -> sql.Composable:

@@ -36,7 +36,8 @@ WHERE id = (
 RETURNING id, kind, seed, training
 """
 ROWS = """
-SELECT request, category, capabilities, split FROM tinydancer.labelled_requests ORDER BY id
+SELECT id, request, category, capabilities, split
+FROM tinydancer.labelled_requests ORDER BY id
 """
 # Each of these touches nothing once the training is somebody else's.
 BEAT = """
@@ -78,6 +79,7 @@ class Training:
 class LabelledRequest:
     """A row of labelled_requests; `split` is train, valid, test or out_of_scope."""
 
+    id: int
     request: str
     category: str
     capabilities: tuple[str, ...]
@@ -100,8 +102,8 @@ def read_rows(conn: Connection) -> list[LabelledRequest]:
     """The labelled requests, in the order they were added."""
     rows = conn.execute(ROWS).fetchall()
     return [
-        LabelledRequest(request, category, tuple(capabilities), split)
-        for request, category, capabilities, split in rows
+        LabelledRequest(number, request, category, tuple(capabilities), split)
+        for number, request, category, capabilities, split in rows
     ]
 
 

@@ -194,7 +194,7 @@ class Planned:
         )
         cheapest = int(np.where(self.allowed[row], self.cost[row], np.inf).argmin())
         if self.cost[row, position] <= self.cost[row, cheapest]:
-            return f"{self.names[position]}, which nobody who qualifies is cheaper than: {figures}."
+            return f"{self.names[position]} is as cheap as any agent that qualifies: {figures}."
         return (
             f"{self.names[position]} for the batch's sake: {figures}. {self.names[cheapest]} would "
             f"cost {text.money(self.cost[row, cheapest])}, but {self._limits(cheapest)}."

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from uuid import uuid4
 
+from tinydancer import log
 from tinydancer.errors import TinyDancerError
 from tinydancer.store import training_queue
 from tinydancer.store.database import Connection, Database
@@ -25,12 +27,16 @@ logger = logging.getLogger(__name__)
 
 def main() -> None:
     """Do one training of the database that the environment names."""
-    logging.basicConfig(level=logging.INFO)
+    log.start()
     os.nice(_NICENESS)
     database = Database(os.environ[DSN_VARIABLE])
     try:
         with database.connection() as conn:
             train_next(conn)
+    except Exception:
+        # Python itself would print the error's message, which may quote a user's text.
+        logger.exception("a training broke off")
+        sys.exit(1)
     finally:
         database.close()
 
@@ -49,8 +55,8 @@ def train_next(conn: Connection) -> bool:
         else:
             train_classifier(conn, training)
     except TinyDancerError as error:
+        logger.warning("the training of model %d failed, as its message says", training.model)
         text = " ".join(filter(None, (error.message, error.detail, error.hint)))
-        logger.warning("the training of model %d failed: %s", training.model, text)
         training_queue.fail(conn, training, text)
     except Exception as error:
         training_queue.fail(

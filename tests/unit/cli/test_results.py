@@ -8,7 +8,7 @@ from decimal import Decimal
 import pytest
 from rich.console import Console
 
-from tinydancer.cli.results import result_table
+from tinydancer.cli.results import figure_table, result_table
 
 NAMES = ["agent_name", "estimated_cost", "estimated_latency_ms", "expected_quality", "quality_is"]
 AGENTS = [
@@ -59,3 +59,21 @@ def test_values_are_as_people_write_them():
     row = (True, Decimal("0.0010"), 0, 5, 0.5, ["a", "b"], None)
     (*_, line) = shown(names, [row], 100)
     assert line.split() == ["true", "$0.001", "-", "5", "0.50", "a,", "b", "NULL"]
+
+
+@pytest.mark.parametrize("width", [60, 80, 96, 97, 120, 200])
+def test_no_figure_of_an_evaluation_is_left_out_at_any_width(width):
+    metrics = [f"accuracy at {share}" for share in range(8)]
+    rows = [
+        ["intents", "full", *(f"{70 + at}.5" for at in range(8))],
+        ["intents", "ten shots", "41.5", *[""] * 7],
+    ]
+    output = io.StringIO()
+    header = ["dataset", "setting", *metrics]
+    Console(file=output, width=width).print(figure_table(header, rows, 2, width))
+    lines = output.getvalue().splitlines()
+    assert max(map(len, lines)) <= width
+    words = output.getvalue().split()
+    for row in rows:
+        assert {word for cell in row for word in cell.split()} <= set(words)
+    assert "…" not in output.getvalue()

@@ -50,7 +50,10 @@ def test_a_text_said_twice_is_merged_and_counted() -> None:
     [
         (rows((" \n", "code")), r"row 5 \(label 'code'\) has an empty text"),
         (rows(("hello", " ")), "row 5 has an empty label"),
-        (rows(("FIX this bug", "art")), "1 texts have two labels, first 'FIX this bug'"),
+        (
+            rows(("FIX this bug", "art")),
+            "1 texts have two labels, first 'code' in row 1 and 'art' in row 5",
+        ),
         (rows(("hello", "chat")), "1 labels have fewer than 2 different texts, first 'chat'"),
         (
             rows(("hello", "chat"), ("Hello", "chat")),

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tinydancer.server import log
+from tinydancer import log
 
 
 @pytest.fixture
