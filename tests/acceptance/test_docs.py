@@ -120,3 +120,23 @@ def test_a_front_door_is_made_by_hand_as_its_page_says(
             " AND relnamespace = 'my_schema'::regnamespace"
         ).fetchall()
     assert {name for (name,) in made} == set(TABLES)
+
+
+def test_the_program_asks_calls_and_records(
+    installation: Installation, db: psycopg.Connection
+) -> None:
+    # given an agent, and a way to call it
+    db.execute("SELECT ruvector_register_agent('gpt-4', 'llm', ARRAY['chat'])")
+    [program] = re.findall(r"```python\n(.*?)```", (DOCS / "sql.md").read_text(), re.DOTALL)
+    world = {
+        "psycopg": psycopg,
+        "dsn": installation.dsn,
+        "request": "Where is my order?",
+        "call": lambda agent, request: (f"{agent}: {request}", 12, 34, 0.5),
+    }
+    # when the page's program runs
+    exec(program, world)  # noqa: S102 - it is our own page
+    # then it has an answer, and the outcome is that of its decision
+    assert world["answer"] == "gpt-4: Where is my order?"
+    outcome = "SELECT decision_id, agent, input_tokens, output_tokens, latency_ms FROM usage"
+    assert db.execute(outcome).fetchall() == [(world["decision"], "gpt-4", 12, 34, 500.0)]

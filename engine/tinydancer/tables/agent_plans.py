@@ -173,7 +173,7 @@ def _cells(
         estimated_cost=_of_member(lambda member: text.money(member.cost)),
         estimated_latency_ms=_of_member(lambda member: text.double(member.latency_ms)),
         expected_quality=_of_member(lambda member: _number(member.success)),
-        reasoning=lambda answer: _reasoning(team, answer, names),
+        reasoning=lambda answer: _reasoning(team, answer, names, request),
         explanation=lambda _: text.jsonb(_explanation(context, plan)),
         decision_id=lambda answer: str(ids[answer[0] - 1]) if ids else None,
     )
@@ -184,13 +184,16 @@ def _of_member(form: Callable[[Member], str | None]) -> Cell:
     return lambda answer: None if answer[1] is None else form(answer[1])
 
 
-def _reasoning(team: Team, answer: Answer, names: Sequence[str]) -> str:
+def _reasoning(team: Team, answer: Answer, names: Sequence[str], request: str) -> str:
     place, member = answer
     if member is None:
         return f"No team suits: {team.refusal}."
     of = f"number {place} of {len(team.members)}"
     if team.strategy == "ensemble":
         task = "works on the whole request, beside the others"
+    elif place > 1 and member.part.text == request:
+        # More members than pieces of work were found.
+        task = "goes over the whole request"
     else:
         task = f"takes {member.part.text[:80]!r}"
     why = f", which calls for {member.part.capability}" if member.part.capability else ""

@@ -35,6 +35,14 @@ def test_a_pipeline_has_a_member_for_each_stage_and_its_costs_add_up(engine: Eng
     assert "code-specialist, number 2 of 2, takes" in (rows[1]["reasoning"] or "")
 
 
+def test_a_member_beyond_the_pieces_of_work_goes_over_the_whole(engine: Engine) -> None:
+    *_, last = engine.ask("agent_plans", request=BUILD, num_agents="3", strategy="pipeline")
+    assert last["part"] == BUILD
+    assert "number 3 of 3, goes over the whole request, which calls for" in (
+        last["reasoning"] or ""
+    )
+
+
 def test_a_parallel_team_takes_as_long_as_its_slowest_member(engine: Engine) -> None:
     rows = engine.ask("agent_plans", request=BUILD, num_agents="2", strategy="parallel")
     slowest = max(float(row["estimated_latency_ms"] or "") for row in rows)
