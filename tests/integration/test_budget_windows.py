@@ -6,42 +6,22 @@ One session holds its transaction open where another needs what it has; a third 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
-from decimal import Decimal
-from time import monotonic, sleep
+from collections.abc import Iterator
 from typing import Any
 
 import psycopg
 import pytest
-from psycopg import conninfo
-
-from tinydancer.budgets import Claim, Payer
-from tinydancer.store.database import Database
-from tinydancer.store.reservations import Reservations
-
-RESERVE = (
-    "SELECT limits[1] FROM reserve_calls(ARRAY[%s::uuid], ARRAY['default'], ARRAY[%s], ARRAY['r'],"
-    " ARRAY['gold'], ARRAY[%s::numeric])"
+from tests.budget_sessions import (
+    PATIENCE,
+    USED,
+    Connect,
+    Waiting,
+    reserve,
+    reserving,
+    sessions,
+    settling,
+    used,
 )
-USED = """
-SELECT budget, spent + reserved FROM budget_periods
-WHERE spent + reserved > 0 ORDER BY 1, period_start
-"""
-# What never may be: sums that are not those of the reservations, or that a limit has no room for.
-WRONG = """
-SELECT budgets.name, period, limit_amount, spent, reserved, kept.amount
-FROM budgets JOIN budget_periods AS sums ON sums.budget = budgets.name
-CROSS JOIN LATERAL (
-    SELECT coalesce(sum(amount), 0) AS amount FROM budget_reservations AS kept
-    WHERE kept.budget = sums.budget AND kept.period_start = sums.period_start) AS kept
-WHERE reserved <> kept.amount OR (
-    spent + reserved > limit_amount AND sums.period_start = period_start(period, sums.period_start))
-"""
-Connect = Callable[[], psycopg.Connection[Any]]
-# A ring of the test's own making ends in an error rather than never.
-PATIENCE = "SET lock_timeout = '8s'"
 
 
 @pytest.fixture
@@ -49,99 +29,6 @@ def conn(conn: psycopg.Connection[Any]) -> psycopg.Connection[Any]:
     """The session that changes things."""
     conn.execute(PATIENCE)
     return conn
-
-
-@pytest.fixture
-def connect(schema_dsn: str) -> Iterator[Connect]:
-    """Further sessions, each with its own connection."""
-    with sessions(schema_dsn) as connect:
-        yield connect
-
-
-@contextmanager
-def sessions(dsn: str) -> Iterator[Connect]:
-    """A function that opens autocommit connections to a database; they are closed afterwards."""
-    opened: list[psycopg.Connection[Any]] = []
-
-    def connect() -> psycopg.Connection[Any]:
-        found = conninfo.make_conninfo(dsn, options="-c search_path=tinydancer,public")
-        opened.append(psycopg.connect(found, autocommit=True))
-        opened[-1].execute(PATIENCE)
-        return opened[-1]
-
-    try:
-        yield connect
-    finally:
-        for connection in opened:
-            connection.close()
-
-
-class Waiting:
-    """A statement of a session of its own, which has to wait for another's lock."""
-
-    def __init__(self, connection: psycopg.Connection[Any], statement: str, *values: Any) -> None:
-        self._pool = ThreadPoolExecutor(1)
-        self._connection = connection
-        self._future: Future[Any] = self._pool.submit(
-            lambda: connection.execute(statement, values).fetchone()
-        )
-        self._pool.shutdown(wait=False)
-
-    def waits(self, looking: psycopg.Connection[Any]) -> bool:
-        """Whether it has come to wait, rather than to its end; returns when it has."""
-        until = monotonic() + 5
-        while monotonic() < until and not self._future.done():
-            found = looking.execute(
-                "SELECT cardinality(pg_blocking_pids(%s)) > 0",
-                (self._connection.info.backend_pid,),
-            ).fetchone()
-            if found == (True,):
-                return True
-            sleep(0.005)
-        return False
-
-    def result(self) -> Any:
-        """Its row."""
-        return self._future.result(timeout=10)
-
-
-def reserve(
-    connection: psycopg.Connection[Any],
-    amount: float,
-    agent: str = "a",
-    decision: uuid.UUID | None = None,
-) -> str | None:
-    """Which budget refuses so much; None where it is reserved."""
-    values = (decision or uuid.uuid4(), agent, Decimal(str(amount)))
-    found = connection.execute(RESERVE, values).fetchone()
-    assert found is not None
-    return found[0]  # type: ignore[no-any-return]
-
-
-def reserving(connection: psycopg.Connection[Any], amount: float, agent: str = "a") -> Waiting:
-    return Waiting(connection, RESERVE, uuid.uuid4(), agent, Decimal(str(amount)))
-
-
-def settling(
-    connection: psycopg.Connection[Any], cost: float, decision: uuid.UUID | None = None
-) -> Waiting:
-    """An outcome of agent a now."""
-    return Waiting(
-        connection,
-        "SELECT tinydancer.charge_budgets(ARRAY[ROW('default', %s, clock_timestamp(), %s, 'a', 'r',"
-        " NULL, 'gold', NULL, NULL, %s, NULL, true, NULL, NULL)::tinydancer.usage])",
-        str(uuid.uuid4()),
-        decision,
-        Decimal(str(cost)),
-    )
-
-
-def used(conn: psycopg.Connection[Any]) -> dict[str, Decimal]:
-    """What is spent and reserved, by budget; nothing about it is wrong."""
-    assert conn.execute(WRONG).fetchall() == []
-    found = conn.execute(USED).fetchall()
-    assert len(dict(found)) == len(found)
-    return dict(found)
 
 
 LOWERINGS = [
@@ -404,89 +291,3 @@ def test_a_decision_reserves_once(conn):
         reserve(conn, 1, decision=decision)
     assert str(decision) in raised.value.diag.message_detail
     assert used(conn) == {"a": 1}
-
-
-@pytest.fixture(params=["REPEATABLE READ", "SERIALIZABLE"])
-def earlier(request, conn, connect) -> psycopg.Connection[Any]:
-    """A session that goes on seeing the budgets as they are when the test begins."""
-    conn.execute("SELECT ruvector_set_budget('all', 10)")
-    session: psycopg.Connection[Any] = connect()
-    session.execute(f"BEGIN ISOLATION LEVEL {request.param}")
-    session.execute("SELECT FROM settings")
-    return session
-
-
-def test_a_limit_is_not_lowered_by_who_does_not_see_what_is_reserved(conn, earlier):
-    reserve(conn, 8)
-    with pytest.raises(psycopg.errors.SerializationFailure):
-        earlier.execute("SELECT ruvector_set_budget('all', 5)")
-    assert used(conn) == {"all": 8}
-
-
-def test_nothing_is_reserved_by_who_does_not_see_what_the_others_have(conn, earlier):
-    reserve(conn, 8)
-    with pytest.raises(psycopg.errors.SerializationFailure):
-        reserve(earlier, 8)
-    assert used(conn) == {"all": 8}
-
-
-@pytest.mark.parametrize("first", [0, 1])
-def test_nothing_is_reserved_by_who_does_not_see_that_a_limit_was_lowered(conn, earlier, first):
-    if first:
-        earlier.execute("ROLLBACK")
-        reserve(conn, first)
-        earlier.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
-        earlier.execute("SELECT FROM settings")
-    conn.execute("SELECT ruvector_set_budget('all', 5)")
-    with pytest.raises(psycopg.errors.SerializationFailure):
-        reserve(earlier, 8)
-
-
-def test_an_outcome_is_not_lost_by_who_does_not_see_what_the_others_have(conn, connect, earlier):
-    settling(connect(), 2).result()
-    with pytest.raises(psycopg.errors.SerializationFailure):
-        settling(earlier, 3).result()
-    assert used(conn) == {"all": 2}
-
-
-@pytest.mark.parametrize("amount", ["NaN", "Infinity", "-Infinity", "-0.000000001", "1e13", None])
-def test_an_amount_that_is_none_is_refused(conn, amount):
-    conn.execute("SELECT ruvector_set_budget('all', 10)")
-    with pytest.raises(psycopg.errors.NumericValueOutOfRange, match="amount is"):
-        conn.execute(RESERVE, (uuid.uuid4(), "a", amount))
-    for limit in ("NaN", "Infinity"):
-        with pytest.raises(psycopg.errors.CheckViolation):
-            conn.execute("UPDATE budgets SET limit_amount = %s", (limit,))
-    assert used(conn) == {}
-
-
-def test_places_are_not_taken_by_who_does_not_see_what_the_others_have(conn, earlier):
-    conn.execute("SELECT ruvector_register_agent('a', concurrency_limit := 1)")
-    earlier.execute("COMMIT")
-    earlier.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
-    earlier.execute("SELECT FROM settings")
-    assert reserve(conn, 1) is None
-    with pytest.raises(psycopg.errors.FeatureNotSupported, match="places at agents") as raised:
-        reserve(earlier, 1)
-    assert raised.value.diag.message_hint
-    assert used(conn) == {"all": 1}
-
-
-def test_an_engine_reserves_whatever_its_database_has_as_isolation(conn, schema_dsn):
-    # Given a database whose transactions are serializable
-    options = "-c default_transaction_isolation=serializable"
-    database = Database(conninfo.make_conninfo(schema_dsn, options=options))
-    reservations = Reservations(database, database)
-    conn.execute("SELECT ruvector_set_budget('all', 10)")
-
-    # When decisions reserve at the same time
-    def decide(_: int) -> bool:
-        claim = Claim(uuid.uuid4(), Payer(), "a", Decimal(1))
-        return reservations.reserve([claim]) == [None]
-
-    with ThreadPoolExecutor(8) as pool:
-        reserved = sum(pool.map(decide, range(40)))
-    database.close()
-    # Then all there is is reserved, and nobody has an error
-    assert reserved == 10
-    assert used(conn) == {"all": 10}
