@@ -226,12 +226,13 @@ BEGIN
 
     UPDATE tinydancer.budget_periods AS sums SET reserved = sums.reserved + mine.amount
     FROM unnest(names, starts, taken) AS mine (budget, period_start, amount)
-    WHERE sums.budget = mine.budget AND sums.period_start = mine.period_start;
+    WHERE sums.budget = mine.budget AND sums.period_start = mine.period_start AND mine.amount > 0;
     BEGIN
         INSERT INTO tinydancer.budget_reservations
         SELECT claim.decision_id, names[members[at]], starts[members[at]], claim.amount,
             moment + policy.reservation_timeout
-        FROM unnest(decisions, amounts, payer_of, limits) AS claim (decision_id, amount, payer, refused),
+        FROM unnest(decisions, amounts, payer_of, limits)
+                AS claim (decision_id, amount, payer, refused),
             generate_series(last[claim.payer] - sizes[claim.payer] + 1, last[claim.payer]) AS at
         WHERE claim.refused IS NULL;
         INSERT INTO tinydancer.calls_in_flight
