@@ -2,7 +2,8 @@
 -- says, by all engines together and over their restarts.
 --
 -- It may be taken when its limit-th take from the last is a minute old: takes are numbered, so that
--- is one row to look at, however high the limit. The time is the database's, and never goes back.
+-- is one row to look at, however high the limit. The time is the database's. Where its clock was
+-- ahead and is set back, what was taken meanwhile counts as taken when that shows: it was not later.
 
 CREATE OR REPLACE FUNCTION tinydancer.take_route(route text, per_minute integer) RETURNS boolean
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
@@ -26,7 +27,13 @@ BEGIN
             RETURN false;
         END IF;
     END LOOP;
-    moment := greatest(clock_timestamp(), sums.last_at);
+    moment := clock_timestamp();
+    IF sums.last_at > moment THEN
+        UPDATE tinydancer.route_takes AS old SET taken_at = moment
+        WHERE old.route = take_route.route AND old.taken_at > moment;
+        UPDATE tinydancer.route_usage AS present SET last_at = moment
+        WHERE present.route = take_route.route;
+    END IF;
     IF EXISTS (
         SELECT FROM tinydancer.route_takes AS old
         WHERE old.route = take_route.route AND old.number = sums.taken - per_minute + 1
@@ -53,17 +60,18 @@ COMMENT ON FUNCTION tinydancer.take_route(text, integer) IS
 CREATE OR REPLACE VIEW tinydancer.route_rates AS
 SELECT routes.name AS route, rate_limit_per_minute, coalesce(recent.used, 0) AS used,
     greatest(rate_limit_per_minute - coalesce(recent.used, 0), 0) AS remaining,
-    bound.taken_at + interval '1 minute' AS free_at
+    CASE WHEN bound.route IS NOT NULL
+        THEN least(bound.taken_at, clock_timestamp()) + interval '1 minute' END AS free_at
 FROM tinydancer.routes
 LEFT JOIN tinydancer.route_usage ON route_usage.route = routes.name
 LEFT JOIN LATERAL (
     SELECT count(*) AS used FROM tinydancer.route_takes
     WHERE route_takes.route = routes.name
-        AND taken_at > greatest(clock_timestamp(), last_at) - interval '1 minute'
+        AND taken_at > clock_timestamp() - interval '1 minute'
 ) AS recent ON true
 LEFT JOIN tinydancer.route_takes AS bound
     ON bound.route = routes.name AND bound.number = taken - rate_limit_per_minute + 1
-    AND bound.taken_at > greatest(clock_timestamp(), last_at) - interval '1 minute'
+    AND bound.taken_at > clock_timestamp() - interval '1 minute'
 WHERE rate_limit_per_minute IS NOT NULL;
 COMMENT ON VIEW tinydancer.route_rates IS
     'Each route with a rate limit: how often it was taken within the last minute, how often it may '

@@ -1,7 +1,11 @@
 -- Budgets: reserve at the decision, settle at the outcome, give back what never was.
 --
--- Every function locks rows of budget_periods in the order (budget, period_start) and holds them
--- to the end of its transaction: sums are exact, and no two sessions wait for each other in a ring.
+-- What a budget has spent and reserved in a period is one row of budget_periods. Whoever changes it,
+-- or lowers the limit that it is held against, locks it first, all rows in the order (budget,
+-- period_start), and holds it to the end of the transaction: sums are exact, and no two sessions
+-- wait for each other in a ring. Who makes the row of a period holds the budget as well, against a
+-- change of it that is under way. Reservations come after their periods: dropping a budget takes
+-- its rows in that order, too.
 
 CREATE OR REPLACE FUNCTION tinydancer.period_start(period text, at timestamptz) RETURNS timestamptz
 LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE AS $$
@@ -28,7 +32,7 @@ COMMENT ON FUNCTION tinydancer.budgets_of(text, text, text, text) IS
     'The active budgets that a request of a tenant to an agent comes under.';
 
 CREATE OR REPLACE FUNCTION tinydancer.lock_periods(budgets text[], starts timestamptz[])
-RETURNS void
+RETURNS SETOF tinydancer.budget_periods
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     wanted record;
@@ -38,83 +42,73 @@ BEGIN
         SELECT DISTINCT name, start FROM unnest(budgets, starts) AS pairs (name, start)
         ORDER BY name, start
     LOOP
+        RETURN QUERY SELECT sums.* FROM tinydancer.budget_periods AS sums
+        WHERE sums.budget = wanted.name AND sums.period_start = wanted.start FOR UPDATE;
+        CONTINUE WHEN FOUND;
+        -- A change of the limit looks at the periods that there are: it waits for one that is made,
+        -- and is waited for. Locked as by an update, so that who waits for the one to make it has
+        -- nothing that this one may want.
         INSERT INTO tinydancer.budget_periods (budget, period_start)
         SELECT budget.name, wanted.start FROM tinydancer.budgets AS budget
-        WHERE budget.name = wanted.name
+        WHERE budget.name = wanted.name FOR NO KEY UPDATE
         ON CONFLICT DO NOTHING;
-        PERFORM FROM tinydancer.budget_periods AS sums
+        RETURN QUERY SELECT sums.* FROM tinydancer.budget_periods AS sums
         WHERE sums.budget = wanted.name AND sums.period_start = wanted.start FOR UPDATE;
     END LOOP;
 END
 $$;
 COMMENT ON FUNCTION tinydancer.lock_periods(text[], timestamptz[]) IS
-    'Locks periods of budgets in their order, and makes those that are missing.';
+    'Locks periods of budgets in their order, and makes those that are missing; as they are then. '
+    'Those of budgets that were dropped are left out.';
 
-CREATE OR REPLACE FUNCTION tinydancer.reserve_budget(
-    decision_id uuid, tenant text, agent text, route text, user_tier text, amount numeric
-) RETURNS text
-LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
-#variable_conflict use_variable
+CREATE OR REPLACE FUNCTION tinydancer.hold_budgets(
+    tenants text[], agents text[], routes text[], user_tiers text[]
+) RETURNS TABLE (
+    payer integer, budget text, period_start timestamptz, used numeric, limit_amount numeric
+)
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp AS $$
+#variable_conflict use_column
 DECLARE
-    moment CONSTANT timestamptz := clock_timestamp();
-    held record;
-    names text[] := '{}';
-    starts timestamptz[] := '{}';
+    moment timestamptz;
+    found record;
+    locked tinydancer.budget_periods[] := '{}';
 BEGIN
-    IF amount IS NULL OR amount NOT BETWEEN 0 AND 1e12 THEN
-        RAISE EXCEPTION 'amount is %, not between 0 and 1000000000000', coalesce(amount::text, 'NULL')
-        USING ERRCODE = 'numeric_value_out_of_range', HINT = 'Reserve the estimated cost.';
-    END IF;
-    IF EXISTS (SELECT FROM tinydancer.budget_reservations AS kept
-               WHERE kept.decision_id = reserve_budget.decision_id) THEN
-        RAISE EXCEPTION 'decision % has reserved already', decision_id
-        USING ERRCODE = 'duplicate_object', HINT = 'Release it first: release_budget(decision_id).';
-    END IF;
-    PERFORM tinydancer.lock_periods(
-        array_agg(budget.name), array_agg(tinydancer.period_start(budget.period, moment)))
-    FROM tinydancer.budgets_of(tenant, agent, route, user_tier) AS budget;
-    -- A statement of its own: it sees what those who held the locks have left, limits as well.
-    FOR held IN
-        SELECT sums.budget, sums.period_start, sums.spent, sums.reserved, budget.limit_amount
-        FROM tinydancer.budget_periods AS sums
-        JOIN tinydancer.budgets_of(tenant, agent, route, user_tier) AS budget
-            ON budget.name = sums.budget
-            AND sums.period_start = tinydancer.period_start(budget.period, moment)
-        ORDER BY sums.budget, sums.period_start
+    -- Who waited for a lock looks again: budgets were made or changed, or a period has turned.
     LOOP
-        -- What costs nothing takes nothing, even from a budget that is overrun.
-        IF amount > 0 AND held.spent + held.reserved + amount > held.limit_amount THEN
-            RETURN held.budget;
-        END IF;
-        names := names || held.budget;
-        starts := starts || held.period_start;
+        moment := clock_timestamp();
+        SELECT array_agg(payer.number) AS payers, array_agg(budget.name) AS names,
+            array_agg(tinydancer.period_start(budget.period, moment)) AS starts,
+            array_agg(budget.limit_amount) AS limits
+        INTO found
+        FROM unnest(tenants, agents, routes, user_tiers) WITH ORDINALITY
+            AS payer (tenant, agent, route, user_tier, number)
+        CROSS JOIN LATERAL tinydancer.budgets_of(
+            payer.tenant, payer.agent, payer.route, payer.user_tier) AS budget;
+        EXIT WHEN NOT EXISTS (
+            SELECT name, start FROM unnest(found.names, found.starts) AS wanted (name, start)
+            EXCEPT SELECT sums.budget, sums.period_start FROM unnest(locked) AS sums);
+        locked := ARRAY(SELECT sums FROM tinydancer.lock_periods(found.names, found.starts) AS sums);
     END LOOP;
-    UPDATE tinydancer.budget_periods AS sums SET reserved = sums.reserved + amount
-    FROM unnest(names, starts) AS mine (budget, period_start)
-    WHERE sums.budget = mine.budget AND sums.period_start = mine.period_start;
-    INSERT INTO tinydancer.budget_reservations
-    SELECT decision_id, mine.budget, mine.period_start, amount,
-        moment + (SELECT reservation_timeout FROM tinydancer.settings)
-    FROM unnest(names, starts) AS mine (budget, period_start);
-    RETURN NULL;
+    RETURN QUERY SELECT held.payer::integer, held.name, held.start, sums.spent + sums.reserved,
+        held.most
+    FROM unnest(found.payers, found.names, found.starts, found.limits)
+        AS held (payer, name, start, most)
+    JOIN unnest(locked) AS sums ON sums.budget = held.name AND sums.period_start = held.start
+    ORDER BY held.payer, held.name;
 END
 $$;
-COMMENT ON FUNCTION tinydancer.reserve_budget(uuid, text, text, text, text, numeric) IS
-    'Reserves an amount in every budget that a decision comes under, and returns NULL; or reserves '
-    'nothing and returns the name of the first budget that has not so much left.';
+COMMENT ON FUNCTION tinydancer.hold_budgets(text[], text[], text[], text[]) IS
+    'Locks the present periods of all budgets that payers come under: for each payer, by its number, '
+    'its budgets in their order, what of each is used (spent or reserved), and its limit.';
 
 CREATE OR REPLACE FUNCTION tinydancer.release_reservations(decisions uuid[]) RETURNS integer
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     released integer;
 BEGIN
-    PERFORM FROM tinydancer.budget_reservations AS kept
-    WHERE kept.decision_id = ANY (decisions) ORDER BY kept.decision_id, kept.budget FOR UPDATE;
-    PERFORM FROM tinydancer.budget_periods AS sums
-    WHERE (sums.budget, sums.period_start) IN (
-        SELECT kept.budget, kept.period_start FROM tinydancer.budget_reservations AS kept
-        WHERE kept.decision_id = ANY (decisions))
-    ORDER BY sums.budget, sums.period_start FOR UPDATE;
+    PERFORM tinydancer.lock_periods(array_agg(kept.budget), array_agg(kept.period_start))
+    FROM tinydancer.budget_reservations AS kept WHERE kept.decision_id = ANY (decisions);
+    -- A statement of its own: what another has released meanwhile is no longer there.
     WITH gone AS (
         DELETE FROM tinydancer.budget_reservations AS kept
         WHERE kept.decision_id = ANY (decisions)
@@ -133,49 +127,51 @@ COMMENT ON FUNCTION tinydancer.release_reservations(uuid[]) IS
     'Gives back what decisions have reserved; how many of them had reserved anything.';
 
 CREATE OR REPLACE FUNCTION tinydancer.expire_reservations() RETURNS integer
-LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
-BEGIN
-    -- Those that somebody is settling right now are left to them.
-    RETURN tinydancer.release_reservations(ARRAY(
+LANGUAGE sql VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    SELECT tinydancer.release_reservations(ARRAY(
         SELECT kept.decision_id FROM tinydancer.budget_reservations AS kept
-        WHERE kept.expires_at < clock_timestamp()
-        ORDER BY kept.expires_at LIMIT 1000 FOR UPDATE SKIP LOCKED));
-END
+        WHERE kept.expires_at < clock_timestamp() ORDER BY kept.expires_at LIMIT 1000))
 $$;
 COMMENT ON FUNCTION tinydancer.expire_reservations() IS
     'Gives back reservations whose outcome never came, a thousand at most; of how many decisions.';
 
 CREATE OR REPLACE FUNCTION tinydancer.charge_budgets(outcomes tinydancer.usage[]) RETURNS void
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    decisions CONSTANT uuid[] := ARRAY(
+        SELECT outcome.decision_id FROM unnest(outcomes) AS outcome
+        WHERE outcome.decision_id IS NOT NULL);
+    charge record;
 BEGIN
     IF NOT EXISTS (SELECT FROM tinydancer.budgets) THEN
         RETURN;
     END IF;
-    -- Locked together and in order: what is given back below, and what is charged.
-    PERFORM FROM tinydancer.budget_reservations AS kept
-    WHERE kept.decision_id IN (SELECT outcome.decision_id FROM unnest(outcomes) AS outcome)
-    ORDER BY kept.decision_id, kept.budget FOR UPDATE;
-    PERFORM tinydancer.lock_periods(array_agg(budget), array_agg(start))
+    -- What was reserved is spent in the period that had room for it, though the outcome comes when
+    -- the next has begun: that one's limit knows nothing of it.
+    SELECT array_agg(bill.budget) AS budgets, array_agg(bill.start) AS starts,
+        array_agg(bill.cost) AS costs
+    INTO charge
+    FROM (
+        SELECT budget.name, coalesce(kept.period_start,
+            tinydancer.period_start(budget.period, outcome.occurred_at)), sum(outcome.cost)
+        FROM unnest(outcomes) AS outcome
+        CROSS JOIN LATERAL tinydancer.budgets_of(
+            outcome.tenant, outcome.agent, outcome.route, outcome.user_tier) AS budget
+        LEFT JOIN tinydancer.budget_reservations AS kept
+            ON kept.decision_id = outcome.decision_id AND kept.budget = budget.name
+        GROUP BY 1, 2
+    ) AS bill (budget, start, cost);
+    -- Locked together: what is given back, and what is charged.
+    PERFORM tinydancer.lock_periods(array_agg(touched.budget), array_agg(touched.start))
     FROM (
         SELECT kept.budget, kept.period_start FROM tinydancer.budget_reservations AS kept
-        WHERE kept.decision_id IN (SELECT outcome.decision_id FROM unnest(outcomes) AS outcome)
-        UNION
-        SELECT budget.name, tinydancer.period_start(budget.period, outcome.occurred_at)
-        FROM unnest(outcomes) AS outcome, LATERAL tinydancer.budgets_of(
-            outcome.tenant, outcome.agent, outcome.route, outcome.user_tier) AS budget
+        WHERE kept.decision_id = ANY (decisions)
+        UNION ALL SELECT * FROM unnest(charge.budgets, charge.starts)
     ) AS touched (budget, start);
-    PERFORM tinydancer.release_reservations(ARRAY(
-        SELECT outcome.decision_id FROM unnest(outcomes) AS outcome
-        WHERE outcome.decision_id IS NOT NULL));
-    UPDATE tinydancer.budget_periods AS sums SET spent = sums.spent + charge.cost
-    FROM (
-        SELECT budget.name, tinydancer.period_start(budget.period, outcome.occurred_at) AS start,
-            sum(outcome.cost) AS cost
-        FROM unnest(outcomes) AS outcome, LATERAL tinydancer.budgets_of(
-            outcome.tenant, outcome.agent, outcome.route, outcome.user_tier) AS budget
-        GROUP BY 1, 2
-    ) AS charge
-    WHERE sums.budget = charge.name AND sums.period_start = charge.start;
+    PERFORM tinydancer.release_reservations(decisions);
+    UPDATE tinydancer.budget_periods AS sums SET spent = sums.spent + bill.cost
+    FROM unnest(charge.budgets, charge.starts, charge.costs) AS bill (budget, start, cost)
+    WHERE sums.budget = bill.budget AND sums.period_start = bill.start;
 END
 $$;
 COMMENT ON FUNCTION tinydancer.charge_budgets(tinydancer.usage[]) IS
@@ -197,18 +193,27 @@ COMMENT ON VIEW tinydancer.budget_status IS
     'overrun: by how much outcomes dearer than was reserved for them have passed the limit.';
 
 CREATE OR REPLACE FUNCTION tinydancer.keep_reserved() RETURNS trigger
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
+    present CONSTANT timestamptz := tinydancer.period_start(NEW.period, clock_timestamp());
     sums record;
 BEGIN
-    SELECT period.spent, period.reserved INTO sums FROM tinydancer.budget_periods AS period
-    WHERE period.budget = OLD.name
-        AND period.period_start = tinydancer.period_start(NEW.period, now())
-    FOR UPDATE;
     -- One that is overrun may stay as it is, or be raised to less than what was spent.
-    IF NEW.limit_amount < sums.spent + sums.reserved
-        AND (NEW.limit_amount < OLD.limit_amount OR NEW.period <> OLD.period)
-    THEN
+    IF NEW.limit_amount >= OLD.limit_amount AND NEW.period = OLD.period THEN
+        RETURN NEW;
+    END IF;
+    PERFORM tinydancer.lock_periods(ARRAY[OLD.name], ARRAY[present]);
+    -- Later ones are there where an outcome or a clock was ahead. They are written, not only locked:
+    -- a transaction that still sees the limit as it was can't reserve in them any more.
+    WITH held AS (
+        UPDATE tinydancer.budget_periods AS period SET reserved = period.reserved
+        WHERE period.budget = OLD.name AND period.period_start >= present
+            AND period.period_start = tinydancer.period_start(NEW.period, period.period_start)
+        RETURNING period.spent, period.reserved
+    )
+    SELECT held.spent, held.reserved INTO sums FROM held
+    ORDER BY held.spent + held.reserved DESC LIMIT 1;
+    IF NEW.limit_amount < sums.spent + sums.reserved THEN
         RAISE EXCEPTION 'limit_amount of budget % is %, below the % that are spent and reserved',
             quote_literal(NEW.name), NEW.limit_amount, sums.spent + sums.reserved
         USING ERRCODE = 'object_not_in_prerequisite_state',

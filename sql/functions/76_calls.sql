@@ -30,42 +30,65 @@ LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp 
 DECLARE
     agent text;
 BEGIN
+    IF agents <> '{}' AND current_setting('transaction_isolation') <> 'read committed' THEN
+        RAISE EXCEPTION 'places at agents are not taken in a transaction that is %',
+            current_setting('transaction_isolation')
+        USING ERRCODE = 'feature_not_supported',
+            DETAIL = format('It does not see all calls under way to %s.',
+                array_to_string(agents, ', ')),
+            HINT = 'Ask in one that is READ COMMITTED.';
+    END IF;
     FOR agent IN SELECT DISTINCT name FROM unnest(agents) AS name ORDER BY name LOOP
         PERFORM pg_advisory_xact_lock(hashtextextended('tinydancer.guard.' || agent, 0));
     END LOOP;
 END
 $$;
 COMMENT ON FUNCTION tinydancer.lock_guards(text[]) IS
-    'Has others wait who would take a place at these agents, to the end of the transaction.';
+    'Has others wait who would take a place at these agents, to the end of the transaction. Raises '
+    'where it would not see all places that are taken.';
+
+CREATE OR REPLACE FUNCTION tinydancer.guards_of(agents text[], moment timestamptz)
+RETURNS TABLE (agent text, most integer, retry_at timestamptz, calls integer, probes integer)
+LANGUAGE sql STABLE PARALLEL SAFE AS $$
+    SELECT guarded.name, registered.concurrency_limit, circuit.retry_at, taken.calls, taken.probes
+    FROM unnest(agents) AS guarded (name)
+    LEFT JOIN tinydancer.agents AS registered ON registered.name = guarded.name
+    LEFT JOIN tinydancer.open_circuits AS circuit ON circuit.agent = guarded.name
+    CROSS JOIN LATERAL (
+        SELECT count(*)::integer AS calls, count(*) FILTER (
+            WHERE call.probe AND call.reserved_at >= circuit.retry_at)::integer AS probes
+        FROM tinydancer.calls_in_flight AS call
+        WHERE call.agent = guarded.name AND call.expires_at > moment
+    ) AS taken
+$$;
+COMMENT ON FUNCTION tinydancer.guards_of(text[], timestamptz) IS
+    'Of each agent its limit of calls, when its circuit lets probes through (NULL where closed), and '
+    'the calls and probes that are under way.';
+
+CREATE OR REPLACE FUNCTION tinydancer.guard_refusal(
+    most integer, retry_at timestamptz, calls integer, probes integer, most_probes integer,
+    moment timestamptz
+) RETURNS text[]
+LANGUAGE sql STABLE PARALLEL SAFE AS $$
+    SELECT CASE
+        WHEN moment < retry_at THEN ARRAY['circuit_breaker', 'open until '
+            || pg_catalog.to_char(retry_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS"+00:00"')]
+        WHEN calls >= most THEN ARRAY['concurrency_limit', most::text]
+        WHEN retry_at IS NOT NULL AND probes >= most_probes THEN ARRAY['circuit_breaker',
+            pg_catalog.format('half open with %s of %s probes under way', probes, most_probes)]
+    END
+$$;
+COMMENT ON FUNCTION tinydancer.guard_refusal(
+    integer, timestamptz, integer, integer, integer, timestamptz
+) IS 'Why an agent in that state can''t be called: the constraint and its limit; NULL where it can.';
 
 CREATE OR REPLACE FUNCTION tinydancer.call_refusal(agent text) RETURNS text[]
-LANGUAGE plpgsql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
-DECLARE
-    moment CONSTANT timestamptz := clock_timestamp();
-    most CONSTANT integer := (
-        SELECT concurrency_limit FROM tinydancer.agents WHERE name = call_refusal.agent);
-    probes CONSTANT integer := (SELECT breaker_probes FROM tinydancer.settings);
-    ready timestamptz;
-    taken record;
-BEGIN
-    SELECT circuit.retry_at INTO ready FROM tinydancer.open_circuits AS circuit
-    WHERE circuit.agent = call_refusal.agent;
-    IF moment < ready THEN
-        RETURN ARRAY['circuit_breaker', 'open until '
-            || to_char(ready AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS"+00:00"')];
-    END IF;
-    SELECT count(*) AS calls,
-        count(*) FILTER (WHERE call.probe AND call.reserved_at >= ready) AS probes
-    INTO taken FROM tinydancer.calls_in_flight AS call
-    WHERE call.agent = call_refusal.agent AND call.expires_at > moment;
-    IF taken.calls >= most THEN
-        RETURN ARRAY['concurrency_limit', most::text];
-    ELSIF ready IS NOT NULL AND taken.probes >= probes THEN
-        RETURN ARRAY['circuit_breaker', format('half open with %s of %s probes under way',
-            taken.probes, probes)];
-    END IF;
-    RETURN NULL;
-END
+LANGUAGE sql STABLE PARALLEL SAFE AS $$
+    SELECT tinydancer.guard_refusal(guard.most, guard.retry_at, guard.calls, guard.probes,
+        settings.breaker_probes, clock.moment)
+    FROM (SELECT pg_catalog.clock_timestamp() AS moment) AS clock
+    CROSS JOIN LATERAL tinydancer.guards_of(ARRAY[call_refusal.agent], clock.moment) AS guard
+    CROSS JOIN tinydancer.settings
 $$;
 COMMENT ON FUNCTION tinydancer.call_refusal(text) IS
     'Why an agent can''t be called right now: the constraint and its limit; NULL where it can.';
@@ -75,99 +98,155 @@ CREATE OR REPLACE FUNCTION tinydancer.reserve_calls(
     amounts numeric[], OUT refusing text[], OUT limits text[]
 )
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+#variable_conflict use_column
 DECLARE
     budgeted CONSTANT boolean := EXISTS (SELECT FROM tinydancer.budgets WHERE active);
-    moment CONSTANT timestamptz := clock_timestamp();
-    refusal text[];
+    policy tinydancer.settings;
+    moment timestamptz;
+    payers record;  -- combinations of tenant, agent, route and tier: many claims have few
+    payer_of integer[];  -- of each claim
     guarded text[];
-    names text[];
-    starts timestamptz[];
-    fitting boolean;
+    guards record;  -- in the order of guarded
+    guard_of integer[];  -- of each payer; NULL where its agent is not guarded
+    calls integer[];  -- under way at each guard
+    probes integer[];
+    held record;
+    names text[] := '{}';  -- of budgets
+    starts timestamptz[] := '{}';
+    used numeric[] := '{}';
+    most numeric[] := '{}';
+    taken numeric[] := '{}';
+    members integer[] := '{}';  -- budgets of the first payer, then those of the next
+    last integer[];  -- of each payer
+    sizes integer[];
+    payer integer;
+    guard integer;
+    budget integer;
+    amount numeric;
+    refusal text[];
+    said text;
 BEGIN
-    refusing := '{}';
-    limits := '{}';
+    WITH payer AS (
+        SELECT claim.tenant, claim.agent, claim.route, claim.user_tier,
+            array_agg(claim.place) AS places, row_number() OVER () AS number
+        FROM unnest(tenants, agents, routes, user_tiers) WITH ORDINALITY
+            AS claim (tenant, agent, route, user_tier, place)
+        GROUP BY 1, 2, 3, 4
+    )
+    SELECT array_agg(payer.tenant ORDER BY payer.number) AS tenants,
+        array_agg(payer.agent ORDER BY payer.number) AS agents,
+        array_agg(payer.route ORDER BY payer.number) AS routes,
+        array_agg(payer.user_tier ORDER BY payer.number) AS user_tiers, (
+            SELECT array_agg(payer.number::integer ORDER BY place)
+            FROM payer, unnest(payer.places) AS place
+        ) AS of_claims
+    INTO payers FROM payer;
+    payer_of := payers.of_claims;
+
     -- All guards and then all periods at once, in order, since the claims come in any order.
-    guarded := tinydancer.guarded_agents(agents);
+    guarded := tinydancer.guarded_agents(payers.agents);
     PERFORM tinydancer.lock_guards(guarded);
+    last := array_fill(0, ARRAY[coalesce(cardinality(payers.agents), 0)]);
+    sizes := last;
     IF budgeted THEN
-        SELECT array_agg(touched.name), array_agg(touched.start) INTO names, starts
-        FROM (
-            SELECT DISTINCT budget.name, tinydancer.period_start(budget.period, moment) AS start
-            FROM (
-                SELECT DISTINCT claim.tenant, claim.agent, claim.route, claim.user_tier
-                FROM unnest(tenants, agents, routes, user_tiers)
-                    AS claim (tenant, agent, route, user_tier)
-            ) AS claim, LATERAL tinydancer.budgets_of(
-                claim.tenant, claim.agent, claim.route, claim.user_tier) AS budget
-        ) AS touched;
-        PERFORM tinydancer.lock_periods(names, starts);
+        FOR held IN SELECT * FROM tinydancer.hold_budgets(
+            payers.tenants, payers.agents, payers.routes, payers.user_tiers)
+        LOOP
+            budget := array_position(names, held.budget);
+            IF budget IS NULL THEN
+                budget := cardinality(names) + 1;
+                names[budget] := held.budget;
+                starts[budget] := held.period_start;
+                used[budget] := held.used;
+                most[budget] := held.limit_amount;
+                taken[budget] := 0;
+            END IF;
+            members := array_append(members, budget);
+            last[held.payer] := cardinality(members);
+            sizes[held.payer] := sizes[held.payer] + 1;
+        END LOOP;
     END IF;
-    IF budgeted AND guarded = '{}' AND cardinality(decisions) > 1
-        AND 0 <= ALL (amounts) AND 1e12 >= ALL (amounts)
-    THEN
-        -- Where the budgets have room for all claims together, one statement reserves them: updating
-        -- the sums claim by claim takes the longer, the more there are.
-        WITH claim AS (
-            SELECT * FROM unnest(decisions, tenants, agents, routes, user_tiers, amounts)
-                AS claim (decision_id, tenant, agent, route, user_tier, amount)
-        ), held AS (
-            SELECT claim.decision_id, claim.amount, budget.name, budget.limit_amount,
-                tinydancer.period_start(budget.period, moment) AS start
-            FROM (SELECT DISTINCT tenant, agent, route, user_tier FROM claim) AS payer
-            CROSS JOIN LATERAL tinydancer.budgets_of(
-                payer.tenant, payer.agent, payer.route, payer.user_tier) AS budget
-            JOIN claim ON claim.tenant = payer.tenant AND claim.agent = payer.agent
-                AND coalesce(claim.route, '') = coalesce(payer.route, '')
-                AND coalesce(claim.user_tier, '') = coalesce(payer.user_tier, '')
-            JOIN unnest(names, starts) AS locked (name, start) ON locked.name = budget.name
-                AND locked.start = tinydancer.period_start(budget.period, moment)
-        ), total AS (
-            SELECT name, start, limit_amount, sum(amount) AS amount FROM held GROUP BY 1, 2, 3
-        ), room AS (
-            SELECT NOT EXISTS (
-                SELECT FROM total JOIN tinydancer.budget_periods AS sums
-                    ON sums.budget = total.name AND sums.period_start = total.start
-                WHERE sums.spent + sums.reserved + total.amount > total.limit_amount) AS for_all
-        ), raised AS (
-            UPDATE tinydancer.budget_periods AS sums SET reserved = sums.reserved + total.amount
-            FROM total, room
-            WHERE room.for_all AND sums.budget = total.name AND sums.period_start = total.start
-        ), reserved AS (
-            INSERT INTO tinydancer.budget_reservations
-            SELECT held.decision_id, held.name, held.start, held.amount,
-                moment + settings.reservation_timeout
-            FROM held CROSS JOIN room CROSS JOIN tinydancer.settings
-            JOIN tinydancer.budget_periods AS sums
-                ON sums.budget = held.name AND sums.period_start = held.start
-            WHERE room.for_all
-        )
-        SELECT for_all INTO fitting FROM room;
-        IF fitting THEN
-            refusing := array_fill(NULL::text, ARRAY[cardinality(decisions)]);
-            limits := refusing;
-            RETURN;
-        END IF;
-    END IF;
+    SELECT * INTO policy FROM tinydancer.settings;
+    moment := clock_timestamp();
+    SELECT array_agg(guard.most ORDER BY place) AS most,
+        array_agg(guard.retry_at ORDER BY place) AS retry_at,
+        array_agg(guard.calls ORDER BY place) AS calls,
+        array_agg(guard.probes ORDER BY place) AS probes
+    INTO guards
+    FROM tinydancer.guards_of(guarded, moment) AS guard,
+        array_position(guarded, guard.agent) AS place;
+    calls := guards.calls;
+    probes := guards.probes;
+    guard_of := ARRAY(
+        SELECT array_position(guarded, agent) FROM unnest(payers.agents) WITH ORDINALITY
+            AS payer (agent, number) ORDER BY number);
+
+    -- Claim by claim, in arrays: the first ones get what there is, and each refusal leaves room for
+    -- what comes after it.
+    refusing := array_fill(NULL::text, ARRAY[cardinality(decisions)]);
+    limits := refusing;
     FOR place IN 1 .. cardinality(decisions) LOOP
+        payer := payer_of[place];
+        guard := guard_of[payer];
+        amount := amounts[place];
         refusal := NULL;
-        IF agents[place] = ANY (guarded) THEN
-            refusal := tinydancer.call_refusal(agents[place]);
+        IF guard IS NOT NULL THEN
+            refusal := tinydancer.guard_refusal(guards.most[guard], guards.retry_at[guard],
+                calls[guard], probes[guard], policy.breaker_probes, moment);
         END IF;
         IF refusal IS NULL AND budgeted THEN
-            refusal := ARRAY['budget', tinydancer.reserve_budget(
-                decisions[place], tenants[place], agents[place], routes[place],
-                user_tiers[place], amounts[place])];
+            IF amount IS NULL OR amount NOT BETWEEN 0 AND 1e12 THEN
+                RAISE EXCEPTION 'amount is %, not between 0 and 1000000000000',
+                    coalesce(amount::text, 'NULL')
+                USING ERRCODE = 'numeric_value_out_of_range', HINT = 'Reserve the estimated cost.';
+            END IF;
+            FOR at IN last[payer] - sizes[payer] + 1 .. last[payer] LOOP
+                budget := members[at];
+                -- What costs nothing takes nothing, even from a budget that is overrun.
+                IF amount > 0 AND used[budget] + taken[budget] + amount > most[budget] THEN
+                    refusal := ARRAY['budget', names[budget]];
+                    EXIT;
+                END IF;
+            END LOOP;
         END IF;
-        IF refusal[2] IS NULL AND agents[place] = ANY (guarded) THEN
-            INSERT INTO tinydancer.calls_in_flight
-            SELECT decisions[place], agents[place],
-                EXISTS (SELECT FROM tinydancer.open_circuits WHERE agent = agents[place]),
-                clock_timestamp(), clock_timestamp() + reservation_timeout
-            FROM tinydancer.settings;
+        IF refusal IS NOT NULL THEN
+            refusing[place] := refusal[1];
+            limits[place] := refusal[2];
+            CONTINUE;
         END IF;
-        refusing := array_append(refusing, CASE WHEN refusal[2] IS NOT NULL THEN refusal[1] END);
-        limits := array_append(limits, refusal[2]);
+        FOR at IN last[payer] - sizes[payer] + 1 .. last[payer] LOOP
+            budget := members[at];
+            taken[budget] := taken[budget] + amount;
+        END LOOP;
+        IF guard IS NOT NULL THEN
+            calls[guard] := calls[guard] + 1;
+            probes[guard] := probes[guard] + 1;
+        END IF;
     END LOOP;
+
+    UPDATE tinydancer.budget_periods AS sums SET reserved = sums.reserved + mine.amount
+    FROM unnest(names, starts, taken) AS mine (budget, period_start, amount)
+    WHERE sums.budget = mine.budget AND sums.period_start = mine.period_start AND mine.amount > 0;
+    BEGIN
+        INSERT INTO tinydancer.budget_reservations
+        SELECT claim.decision_id, names[members[at]], starts[members[at]], claim.amount,
+            moment + policy.reservation_timeout
+        FROM unnest(decisions, amounts, payer_of, limits)
+                AS claim (decision_id, amount, payer, refused),
+            generate_series(last[claim.payer] - sizes[claim.payer] + 1, last[claim.payer]) AS at
+        WHERE claim.refused IS NULL;
+        INSERT INTO tinydancer.calls_in_flight
+        SELECT claim.decision_id, guarded[guard_of[claim.payer]],
+            guards.retry_at[guard_of[claim.payer]] IS NOT NULL,
+            moment, moment + policy.reservation_timeout
+        FROM unnest(decisions, payer_of, limits) AS claim (decision_id, payer, refused)
+        WHERE claim.refused IS NULL AND guard_of[claim.payer] IS NOT NULL;
+    EXCEPTION WHEN unique_violation THEN
+        GET STACKED DIAGNOSTICS said = PG_EXCEPTION_DETAIL;
+        RAISE EXCEPTION 'a decision has reserved already'
+        USING ERRCODE = 'duplicate_object', DETAIL = said,
+            HINT = 'Release it first: release_calls(ARRAY[decision_id]).';
+    END;
 END
 $$;
 COMMENT ON FUNCTION tinydancer.reserve_calls(

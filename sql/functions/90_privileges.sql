@@ -36,7 +36,8 @@ GRANT DELETE ON tinydancer.decisions, tinydancer.usage TO tinydancer_admin;
 -- Keys of sessions may be people's names.
 GRANT SELECT, DELETE ON tinydancer.sessions TO tinydancer_admin;
 GRANT INSERT, UPDATE, DELETE ON tinydancer.budgets TO tinydancer_admin;
-GRANT UPDATE ON tinydancer.budget_periods TO tinydancer_admin;
+-- Before 0.4 who lowered a limit had to lock the sums by it.
+REVOKE UPDATE ON tinydancer.budget_periods FROM tinydancer_admin;
 GRANT INSERT ON tinydancer.decisions TO tinydancer_engine;
 GRANT DELETE ON tinydancer.route_usage TO tinydancer_admin;
 -- A change of embedder is an administrator's command.
@@ -99,12 +100,13 @@ GRANT UPDATE (state, weights, embedding_space, metrics, training, progress, mess
 GRANT EXECUTE ON FUNCTION
     tinydancer.prune_changes(), tinydancer.expire_reservations(), tinydancer.apply_retention(),
     tinydancer.compact_sums(), tinydancer.take_route(text, integer), tinydancer.ensure_partitions(timestamptz, timestamptz),
-    tinydancer.reserve_budget(uuid, text, text, text, text, numeric),
     tinydancer.reserve_calls(
         uuid[], text[], text[], text[], text[], numeric[], OUT text[], OUT text[]),
     tinydancer.reserve_team(
         uuid[], text[], text[], text[], text[], numeric[], OUT text[], OUT text[]),
     tinydancer.release_calls(uuid[]), tinydancer.expire_calls(), tinydancer.call_refusal(text),
+    tinydancer.guards_of(text[], timestamptz), tinydancer.guard_refusal(
+        integer, timestamptz, integer, integer, integer, timestamptz),
     tinydancer.hold_session(text, text, text, text[], OUT text, OUT text),
     tinydancer.expire_sessions(),
     tinydancer.release_reservations(uuid[]), tinydancer.budgets_of(text, text, text, text),

@@ -8,6 +8,9 @@ bound it may be, and the cost of deciding row by row under the same limits (the 
 room and the quality asked of the batch; dashes where that runs out of room). Prices and quality are
 those of agents that cost more the better they are, with some noise; random numbers are seeded.
 Then as many requests decided each for itself (balanced), without exploration and with each kind.
+
+Then how long budgets and agents are locked while as many claims of one batch are reserved: the
+function alone, in a transaction that is taken back; and as a ratio to where there is room for all.
 """
 
 from __future__ import annotations
@@ -17,6 +20,8 @@ import json
 import os
 import random
 import time
+import uuid
+from decimal import Decimal
 from typing import Any
 
 import psycopg
@@ -120,6 +125,59 @@ def measure_exploration(db: psycopg.Connection, requests: int) -> None:
         print(f"exploration {kind:12} {seconds:7.2f} s   agents {len(set(rows))}", flush=True)
 
 
+def measure_reserving(db: psycopg.Connection, claims: int) -> None:
+    """One line for each share of the claims that budgets, or the agents' limits, have room for."""
+    agents = [name for (name,) in db.execute("SELECT name FROM agents ORDER BY 1")]
+    chosen = [agents[n % len(agents)] for n in range(claims)]
+    amount = Decimal("0.001")
+    baseline = None
+    for name, share, room in (
+        ("room for all", 1.0, None),
+        ("budgets for 99%", 0.99, None),
+        ("budgets for half", 0.5, None),
+        ("budgets for none", 0.0, None),
+        ("guarded agents, all", None, 1.0),
+        ("guarded agents, half", None, 0.5),
+        ("budgets, guards for half", 0.5, 0.5),
+    ):
+        seconds = []
+        for _ in range(5):
+            with db.transaction(force_rollback=True):
+                if share is not None:
+                    # As it comes: one for all, one of an agent, one of a tenant.
+                    limit = amount * round(claims * share)
+                    db.execute(
+                        "SELECT ruvector_set_budget('all', %s),"
+                        " ruvector_set_budget('agent', %s, 'agent', %s),"
+                        " ruvector_set_budget('tenant', %s, 'tenant', 'default')",
+                        (limit, limit, agents[0], limit),
+                    )
+                if room is not None:
+                    most = max(round(claims / len(agents) * room), 1)
+                    db.execute("UPDATE agents SET concurrency_limit = %s", (most,))
+                ids = [uuid.uuid4() for _ in chosen]
+                began = time.perf_counter()
+                (refused,) = db.execute(
+                    "SELECT cardinality(array_remove(limits, NULL)) FROM reserve_calls("
+                    "%s::uuid[], %s::text[], %s::text[], %s::text[], %s::text[], %s::numeric[])",
+                    (
+                        ids,
+                        ["default"] * claims,
+                        chosen,
+                        [None] * claims,
+                        [None] * claims,
+                        [amount] * claims,
+                    ),
+                ).fetchone()
+                seconds.append(time.perf_counter() - began)
+        median = sorted(seconds)[len(seconds) // 2]
+        baseline = baseline or median
+        print(
+            f"reserve {name:24} {median:7.3f} s   {median / baseline:5.2f} x   refused {refused}",
+            flush=True,
+        )
+
+
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--dsn", default=os.environ.get("TINYDANCER_TEST_DSN"))
@@ -130,6 +188,7 @@ def main(arguments: list[str] | None = None) -> None:
     with places(options.dsn, options.postgres) as (place, *_), place.connect() as db:
         measure(db, options.requests, options.agents)
         measure_exploration(db, options.requests)
+        measure_reserving(db, options.requests)
 
 
 if __name__ == "__main__":

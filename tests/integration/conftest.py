@@ -10,6 +10,7 @@ from pathlib import Path
 import psycopg
 import pytest
 from psycopg import conninfo
+from tests.budget_sessions import Connect, sessions
 from tests.conftest import Installation
 
 from tinydancer.embedded.instance import Engine
@@ -68,6 +69,13 @@ def conn(schema_dsn: str) -> Iterator[psycopg.Connection]:
     dsn = conninfo.make_conninfo(schema_dsn, options="-c search_path=tinydancer,public")
     with psycopg.connect(dsn, autocommit=True) as connection:
         yield connection
+
+
+@pytest.fixture
+def connect(schema_dsn: str) -> Iterator[Connect]:
+    """Opens further connections to it."""
+    with sessions(schema_dsn) as connect:
+        yield connect
 
 
 @pytest.fixture(scope="session")

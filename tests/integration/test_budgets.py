@@ -10,7 +10,10 @@ from decimal import Decimal
 import psycopg
 import pytest
 
-RESERVE = "SELECT tinydancer.reserve_budget(%s, 'default', 'a', 'r', 'gold', %s)"
+RESERVE = (
+    "SELECT limits[1] FROM tinydancer.reserve_calls("
+    "ARRAY[%s::uuid], ARRAY['default'], ARRAY['a'], ARRAY['r'], ARRAY['gold'], ARRAY[%s::numeric])"
+)
 STATUS = "SELECT spent, reserved, remaining, runs_low FROM budget_status WHERE name = %s"
 
 
@@ -191,7 +194,6 @@ def logged_decision(conn) -> str:
         ("ruvector_set_budget('b', 1, 'all', 'x')", "22023", "subject is 'x'"),
         ("ruvector_set_budget('b', 1, period := 'fortnight')", "22023", "period is 'fortnight'"),
         ("ruvector_drop_budget('ghost')", "42704", "budget 'ghost' does not exist"),
-        ("reserve_budget(gen_random_uuid(), 't', 'a', NULL, NULL, -1)", "22003", "amount is -1"),
     ],
 )
 def test_a_budget_that_makes_no_sense_is_refused(conn, call, sqlstate, message):

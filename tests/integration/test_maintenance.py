@@ -10,7 +10,10 @@ from tinydancer.store import maintenance
 from tinydancer.store.database import Database
 from tinydancer.store.maintenance import maintain
 
-RESERVE = "SELECT reserve_budget(gen_random_uuid(), 'default', 'a', NULL, NULL, 1)"
+RESERVE = (
+    "SELECT reserve_calls(ARRAY[gen_random_uuid()], ARRAY['default'], ARRAY['a'], ARRAY[NULL],"
+    " ARRAY[NULL], ARRAY[1.0])"
+)
 EXPIRED = "UPDATE budget_reservations SET expires_at = now() - interval '1 second'"
 
 

@@ -153,6 +153,7 @@ ADMINISTRATION = [
     "SELECT tinydancer.ruvector_register_agent('a', cost_per_call := 1)",
     "SELECT tinydancer.ruvector_set_budget('all', 10)",
     "SELECT tinydancer.ruvector_record_usage(agent_name := 'a', route := 'r', latency_ms := 5)",
+    "SELECT tinydancer.ruvector_set_budget('all', 5)",
     "SELECT * FROM tinydancer.agent_stats",
     "SELECT * FROM tinydancer.budget_status",
     "SELECT * FROM tinydancer.agent_health",
@@ -173,6 +174,9 @@ def test_an_administrator_keeps_accounts_and_budgets(conn):
     with acting_as(conn, "tinydancer_admin"):
         for statement in ADMINISTRATION:
             conn.execute(statement)
+        # What is spent and reserved follows from decisions and outcomes alone.
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            conn.execute("UPDATE tinydancer.budget_periods SET reserved = 0")
 
 
 @pytest.mark.parametrize(

@@ -97,10 +97,25 @@ def test_no_minute_wherever_it_starts_has_more_than_the_limit(rates, conn, seed)
     assert kept <= 16 < len(taken)
 
 
-def test_a_clock_that_goes_back_opens_nothing(rates, conn):
-    assert rates.take("r", 1)
+def test_a_clock_that_goes_back_opens_nothing_and_blocks_for_a_minute_at_most(rates, conn):
+    conn.execute("UPDATE routes SET rate_limit_per_minute = 2")
+    shown = (
+        "SELECT used, remaining, round(extract(epoch FROM free_at - clock_timestamp()))"
+        " FROM route_rates"
+    )
+    # Given a limit that was used up while the clock was an hour ahead, and then is set back
+    assert [rates.take("r", 2) for _ in range(2)] == [True, True]
     pass_by(conn, -3600)
-    assert not rates.take("r", 1)
+    # Then how long ago that was nobody knows: it counts as just now
+    assert not rates.left("r", 2)
+    assert conn.execute(shown).fetchall() == [(2, 0, 60)]
+    assert not rates.take("r", 2)
+    pass_by(conn, 59)
+    assert conn.execute(shown).fetchall() == [(2, 0, 1)]
+    assert [rates.left("r", 2), rates.take("r", 2), rates.take("r", 3)] == [False, False, True]
+    # And a minute later no more
+    pass_by(conn, 1)
+    assert [rates.take("r", 2) for _ in range(2)] == [True, False]
 
 
 def test_what_is_left_is_shown(rates, conn):

@@ -182,6 +182,8 @@ def _prepare(conn: Connection) -> None:
         )
     )
     register_vector(conn)
+    # Whoever waited for a lock has to see what the other has left.
+    conn.execute("SET default_transaction_isolation = 'read committed'")
     conn.execute("SET statement_timeout = 0")
     conn.execute("SET jit = off")
     conn.execute("SET TimeZone = 'UTC'")

@@ -14,7 +14,7 @@ LEFT = """
 SELECT NOT EXISTS (
     SELECT FROM tinydancer.route_usage JOIN tinydancer.route_takes USING (route)
     WHERE route = %s AND number = taken - %s + 1
-        AND taken_at > greatest(clock_timestamp(), last_at) - interval '1 minute')
+        AND taken_at > clock_timestamp() - interval '1 minute')
 """
 
 

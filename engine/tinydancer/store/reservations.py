@@ -114,7 +114,7 @@ class Reservations:
             try:
                 row = conn.execute(statement, arguments).fetchone()
             except psycopg.errors.DeadlockDetected:
-                # A budget's period has turned between its locks; nothing was reserved.
+                # Budgets were changed, or a period turned, between its locks; nothing is reserved.
                 row = conn.execute(statement, arguments).fetchone()
         assert row is not None  # noqa: S101 - a SELECT without FROM has one row
         return [
