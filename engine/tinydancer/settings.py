@@ -60,6 +60,13 @@ class EngineSettings:
             raise InvalidInput(f"max_connections is {self.max_connections}, not at least 1")
 
 
+def default_workers() -> int:
+    """Two where there are processors for them: one alone keeps its sessions waiting for each other,
+    and each takes some 90 MB.
+    """
+    return min(2, len(os.sched_getaffinity(0)))
+
+
 def read_token(path: Path | None) -> str:
     """The token from a file (its first line), else from the environment, else "".
 

@@ -93,6 +93,7 @@ class Place(NamedTuple):
     engine_database: str = ""
 
     @classmethod
+    @lru_cache(maxsize=256)
     def of(cls, text: str) -> Place:
         """The place that a SCAN frame says; the name comes last, since it may have slashes."""
         return cls(*text.split("/", len(cls._fields) - 1))

@@ -54,6 +54,7 @@ ELSEWHERE = {
     r"FROM policy_replays": "needs a log with outcomes: test_policy_replays.py",
     r"max_cost < 3": "shown for its error: test_quals.py",
     r"^ *GRANT": "roles belong to the whole server: test_privileges.py",
+    r"^ *ALTER SERVER": "leads to another engine: test_copied_database.py",
     r"^ *(CREATE (SERVER|USER|EXTENSION|SCHEMA|FUNCTION|FOREIGN)|IMPORT)": "a front door by hand",
 }
 

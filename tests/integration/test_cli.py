@@ -144,13 +144,13 @@ def test_up_replaces_an_engine_whose_frames_are_of_another_version(data: Path) -
 
 def test_status_of_an_engine_that_does_not_answer_says_so_within_seconds(data: Path) -> None:
     pid = json.loads(succeed("status", "--data", data, "--json"))["engine"]["pid"]
-    os.kill(pid, signal.SIGSTOP)
+    os.killpg(pid, signal.SIGSTOP)  # its workers too
     try:
         began = time.monotonic()
         shown = run("status", "--data", data, "--json")
         assert time.monotonic() - began < 15
     finally:
-        os.kill(pid, signal.SIGCONT)
+        os.killpg(pid, signal.SIGCONT)
     assert shown.returncode == 3
     assert "not answered" in json.loads(shown.stdout)["engine"]["error"]
 

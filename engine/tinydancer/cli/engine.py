@@ -11,7 +11,7 @@ import click
 
 from tinydancer.cli.options import FILE, secret
 from tinydancer.errors import Unavailable
-from tinydancer.settings import MOST_WORKERS
+from tinydancer.settings import MOST_WORKERS, default_workers
 
 
 @click.command()
@@ -26,9 +26,9 @@ from tinydancer.settings import MOST_WORKERS
 @click.option(
     "--workers",
     type=click.IntRange(1, MOST_WORKERS),
-    default=1,
-    show_default=True,
-    help="Processes that answer: up to one for each processor.",
+    default=default_workers,
+    show_default="2, on one processor 1",
+    help="Processes that answer; each computes one scan at a time.",
 )
 @click.option(
     "--max-connections",

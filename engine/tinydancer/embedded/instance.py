@@ -29,6 +29,7 @@ from tinydancer.embedded.server import (
     throwaway_directory,
 )
 from tinydancer.errors import NotReady
+from tinydancer.settings import default_workers
 
 if TYPE_CHECKING:
     import psycopg
@@ -97,6 +98,7 @@ class Instance:
             engine_account(),
             server.directory,
             server.throwaway,
+            default_workers(),
         )
 
     def up(self, version: int | None = None, report: Report = lambda step: None) -> None:

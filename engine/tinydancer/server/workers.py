@@ -115,8 +115,9 @@ class _Workers:
         for number in (*_ENDS, signal.SIGCHLD):
             signal.signal(number, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        # The kernel tells it where the process that watches over it dies, by kill -9 too.
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        # Where the process that watches over it is killed, the kernel kills it too: an engine runs
+        # as a whole, or not at all.
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != self._board.pid:
             os._exit(1)
         self._answer(self._listener.share(), Metrics(self._board, worker))
