@@ -82,9 +82,10 @@ def test_front_doors_are_shared_out_among_the_workers(
     installation: Installation, engine: Engine
 ) -> None:
     with ExitStack() as stack:
-        backends(installation, 8, stack)
+        backends(installation, 12, stack)
         shares = [connections_of(worker, engine) for worker in workers_of(engine)]
-    assert sum(shares) == 8
+    assert sum(shares) == 12
+    # Not to one: a worker that a busy machine holds up for long leaves a few to the other.
     assert min(shares) >= 3
 
 

@@ -18,7 +18,7 @@ from tinydancer.server.metrics import Metrics
 from tinydancer.settings import EngineSettings
 
 # How long a worker that has more connections than another leaves a new one to that other.
-_DEFERENCE = 0.02
+_DEFERENCE = 0.005
 # Connections over the bound that are told so; beyond these they are just closed.
 _MOST_REFUSED_AT_ONCE = 16
 _KEEPALIVE = ((socket.TCP_KEEPIDLE, 60), (socket.TCP_KEEPINTVL, 10), (socket.TCP_KEEPCNT, 6))

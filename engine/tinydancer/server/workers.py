@@ -29,6 +29,7 @@ _ENDS = (signal.SIGTERM, signal.SIGINT)
 _LOOK_SECONDS = 0.05
 _RESTART_SECONDS = 1.0
 _TOGETHER_SECONDS = 10.0
+_TOGETHER_LOOK_SECONDS = 0.001
 # A worker drains its scans, writes the decisions that wait, and ends a training.
 _STOP_SECONDS = 15.0
 
@@ -77,7 +78,8 @@ def wait_for_others(metrics: Metrics, told: socket.socket) -> None:
     metrics.ready()
     deadline = time.monotonic() + _TOGETHER_SECONDS
     while not metrics.board.are_ready() and time.monotonic() < deadline:
-        if select.select([told], [], [], _LOOK_SECONDS)[0]:
+        # They begin together: the first to accept would take all that wait.
+        if select.select([told], [], [], _TOGETHER_LOOK_SECONDS)[0]:
             return
 
 
