@@ -17,8 +17,10 @@ from tinydancer.server.listener import Listener
 from tinydancer.server.metrics import Metrics
 from tinydancer.settings import EngineSettings
 
-# How long a worker that has more connections than another leaves a new one to that other.
-_DEFERENCE = 0.005
+# How often, and after how many seconds, a worker that has more connections than another one looks
+# whether that one takes a new one.
+_DEFERENCES = 10
+_DEFERENCE_SECONDS = 0.0005
 # Connections over the bound that are told so; beyond these they are just closed.
 _MOST_REFUSED_AT_ONCE = 16
 _KEEPALIVE = ((socket.TCP_KEEPIDLE, 60), (socket.TCP_KEEPINTVL, 10), (socket.TCP_KEEPCNT, 6))
@@ -80,8 +82,10 @@ class Server:
     def _accept(self) -> None:
         while True:
             self._poll.poll()
-            if self._metrics.is_ahead():
-                time.sleep(_DEFERENCE)
+            for _ in range(_DEFERENCES):
+                if not self._metrics.is_ahead():
+                    break
+                time.sleep(_DEFERENCE_SECONDS)
             if self._stopping:
                 return
             try:
