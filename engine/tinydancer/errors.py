@@ -9,7 +9,7 @@ TinyDancerError              XX000  the base of all
 ├── NotFound                 42704  a named agent, route, model or table does not exist
 ├── AlreadyExists            42710  a name is taken
 ├── NotReady                 55000  the state does not allow it (no agents, wrong dimension)
-├── OtherDatabase        3D000  the engine serves another database than the one that asks
+├── OtherDatabase            3D000  the engine serves another database than the one that asks
 ├── BudgetExceeded           53400  a budget or rate limit refuses it
 ├── Held                     55P03  another transaction holds what it has to write
 ├── ProviderFailed           58030  an embedding provider did not answer as it should

@@ -144,10 +144,14 @@ class Engine:
 
     def figures(self) -> Figures:
         """What it has done, all its workers together; this one's counts are of this moment."""
+        self.note()
+        return self._metrics.read()
+
+    def note(self) -> None:
+        """Let the other workers see what this one's embedder and log have counted."""
         snapshot = self._snapshots.latest
         used = usage(snapshot.embedder) if snapshot is not None else Usage()
         self._metrics.note(used, (self._log.written, self._log.dropped))
-        return self._metrics.read()
 
     def snapshot_and_embedder(self, texts: list[str], place: Place) -> tuple[Snapshot, Embedder]:
         """A snapshot with all that is committed by now, and its embedder.

@@ -82,10 +82,11 @@ def _noting(engine: Engine, metrics: Metrics) -> Iterator[None]:
 
     def note() -> None:
         while not ended.wait(_NOTE_SECONDS):
-            engine.figures()
+            engine.note()
 
-    thread = threading.Thread(target=note, name="noting", daemon=True)
     if metrics.board.workers > 1:
-        thread.start()
-    yield
-    ended.set()
+        threading.Thread(target=note, name="noting", daemon=True).start()
+    try:
+        yield
+    finally:
+        ended.set()
