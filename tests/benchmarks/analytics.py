@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from time import perf_counter
 
@@ -45,14 +46,14 @@ FROM generate_series(%s::bigint, %s::bigint) AS n
 GROUPS = ("agent", "route", "category", "tenant", "user_tier", "day", "hour")
 
 
-def main() -> None:
+def main(given: Sequence[str] | None = None) -> None:
     """Fill the ledger, ask each question three times at once and after upkeep; print the best."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--dsn", required=True)
     parser.add_argument("--rows", type=int, default=10_000_000, help="0: what is there already")
     parser.add_argument("--chunk", type=int, default=500_000)
     parser.add_argument("--sessions", type=int, default=2, help="that fill it at once")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(given)
     result: dict[str, object] = {}
     with psycopg.connect(arguments.dsn, autocommit=True) as conn:
         schema.install(conn)
@@ -73,7 +74,9 @@ def main() -> None:
         start = perf_counter()
         conn.execute(DIRECT, ("100 days",)).fetchall()
         result["100 days by agent, from the rows, s"] = round(perf_counter() - start, 3)
-        result["outcomes recorded per second, in batches"] = record_in_batches(conn)
+        result["outcomes recorded per second, in batches"] = record_in_batches(
+            conn, min(arguments.chunk, 10_000)
+        )
     print(json.dumps(result, indent=2))
 
 
@@ -102,7 +105,7 @@ def answers(conn: psycopg.Connection) -> dict[str, float]:
     }
 
 
-def record_in_batches(conn: psycopg.Connection, batches: int = 5, size: int = 10_000) -> int:
+def record_in_batches(conn: psycopg.Connection, size: int, batches: int = 5) -> int:
     """Outcomes a second, in the order of time: half of them priced by the agent's prices."""
     conn.execute(
         "INSERT INTO tinydancer.agents (name, cost_per_1k_input_tokens)"

@@ -157,7 +157,7 @@ def measure_reserving(db: psycopg.Connection, claims: int) -> None:
                     db.execute("UPDATE agents SET concurrency_limit = %s", (most,))
                 ids = [uuid.uuid4() for _ in chosen]
                 began = time.perf_counter()
-                (refused,) = db.execute(
+                [(refused,)] = db.execute(
                     "SELECT cardinality(array_remove(limits, NULL)) FROM reserve_calls("
                     "%s::uuid[], %s::text[], %s::text[], %s::text[], %s::text[], %s::numeric[])",
                     (
@@ -168,7 +168,7 @@ def measure_reserving(db: psycopg.Connection, claims: int) -> None:
                         [None] * claims,
                         [amount] * claims,
                     ),
-                ).fetchone()
+                ).fetchall()
                 seconds.append(time.perf_counter() - began)
         median = sorted(seconds)[len(seconds) // 2]
         baseline = baseline or median

@@ -17,7 +17,7 @@ import gzip
 import json
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -128,12 +128,12 @@ def qualities(data: Path, embedders: list[Embedder]) -> list[Row]:
     return rows
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--models", type=Path, default=default_cache_dir())
     parser.add_argument("--data", type=Path)
     parser.add_argument("--json", action="store_true")
-    asked = parser.parse_args()
+    asked = parser.parse_args(arguments)
     static = StaticEmbedder.builtin()
     directory = minilm_directory(asked.models)
     minilm = MiniLMEmbedder(directory) if directory.is_dir() else None

@@ -1,6 +1,6 @@
 """How long decisions and matches take in the engine, without sockets and SQL.
 
-    python tests/benchmarks/bench_router.py [--json]
+    python -m tests.benchmarks.bench_router [--rounds N] [--json]
 
 Figures are microseconds: the median, the 99th percentile, and the median as a ratio to embedding
 one sentence, which varies less from machine to machine.
@@ -13,18 +13,20 @@ import json
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from itertools import count
 
 import numpy as np
 
 from tinydancer.agents.model import Agent, Performance, Prices
+from tinydancer.agents.pool import Pool
 from tinydancer.agents.registry import AgentTable
 from tinydancer.embeddings.base import Embedder, Vectors
 from tinydancer.embeddings.static import StaticEmbedder
 from tinydancer.semantic_routes.route import Route
 from tinydancer.semantic_routes.table import RouteTable
+from tinydancer.store.settings import Settings
 from tinydancer.tables import answer
 from tinydancer.tables.context import Context, Status
 from tinydancer_fdw.frames import ANY, EQUALS, Input, Scan
@@ -39,18 +41,14 @@ MATCHED = ("route_name", "similarity", "target_agent", "confidence")
 
 
 @dataclass(frozen=True)
-class Settings:
-    default_output_tokens: int = 256
-    route_threshold: float = 0.8
-    max_text_bytes: int = 1 << 20
-    max_batch: int = 100_000
-
-
-@dataclass(frozen=True)
 class Snapshot:
+    """What a decision reads, without a database that it came from."""
+
     agents: AgentTable
     routes: RouteTable
-    settings: Settings
+    settings: Settings = field(default_factory=Settings)
+    budgets: frozenset[str] = frozenset()
+    pool: Pool = field(default_factory=Pool)
 
 
 class AtHand:
@@ -152,7 +150,7 @@ def runs(rounds: int) -> Iterator[tuple[str, Callable[[], None], int]]:
     whole = context(ten, none, embedder)
     yield "decide, 10 agents", lambda: ask(whole, decide, BRIEF), rounds
     crowd = context(many, none, embedder)
-    yield "decide, 10,000 agents", lambda: ask(crowd, decide, reason), rounds // 10
+    yield "decide, 10,000 agents", lambda: ask(crowd, decide, reason), max(3, rounds // 10)
     town = context(ten, routes, embedder)
     yield "decide, 10 agents, 1,000 routes", lambda: ask(town, decide, BRIEF), rounds
     yield "match, 1,000 routes", lambda: ask(town, match, MATCHED), rounds
@@ -162,11 +160,11 @@ def runs(rounds: int) -> Iterator[tuple[str, Callable[[], None], int]]:
     yield "match 1,000 queries, 1,000 routes", lambda: batch(town, 1000, match, MATCHED), few
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--rounds", type=int, default=2000)
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     figures: dict[str, dict[str, float]] = {}
     for name, call, rounds in runs(options.rounds):
         times = measure(call, rounds)

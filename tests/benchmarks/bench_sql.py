@@ -26,6 +26,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -74,14 +75,15 @@ class Figures:
 
     def __init__(self, as_json: bool) -> None:
         self.measured: dict[str, dict[str, float]] = {}
-        self._print = (lambda line: None) if as_json else (lambda line: print(line, flush=True))
+        self._as_json = as_json
 
     def add(self, name: str, p50: float, p99: float | None = None, **more: float) -> None:
         """One line; times in milliseconds."""
         self.measured[name] = {"p50": p50, **({} if p99 is None else {"p99": p99}), **more}
         tail = f"{p99:9.3f} ms p99" if p99 is not None else " " * 16
         ratios = "".join(f"   {value:6.1f} x {key}" for key, value in more.items())
-        self._print(f"{name:52} {p50:9.3f} ms {tail}{ratios}")
+        if not self._as_json:
+            print(f"{name:52} {p50:9.3f} ms {tail}{ratios}", flush=True)
 
 
 def repeated(call: Callable[[], object], rounds: int) -> tuple[float, float]:
@@ -102,6 +104,10 @@ def once(call: Callable[[], object]) -> float:
     began = time.perf_counter()
     call()
     return (time.perf_counter() - began) * 1000
+
+
+def _rows(db: psycopg.Connection, query: str, *values: object) -> list[tuple[Any, ...]]:
+    return db.execute(query.encode(), values or None).fetchall()
 
 
 def measure(place: Installation, figures: Figures, rounds: int) -> None:
@@ -165,9 +171,9 @@ def _measure_scans(db: psycopg.Connection, door: str, figures: Figures, rounds: 
         db.cursor().executemany("INSERT INTO asked VALUES (%s)", [(body,) for body in batch])
         db.execute("ANALYZE asked")
         join = f"{DECIDE} JOIN asked ON request = body"
-        joins.append(once(lambda join=join: db.execute(join).fetchall()))
+        joins.append(once(partial(_rows, db, join)))
         everything = f"{DECIDE} WHERE request = ANY(ARRAY(SELECT body FROM asked))"
-        lists.append(once(lambda query=everything: db.execute(query).fetchall()))
+        lists.append(once(partial(_rows, db, everything)))
     joined, listed = sorted(joins)[2], sorted(lists)[2]
     figures.add(door + "1,000 rows in one = ANY", listed)
     figures.add(door + "1,000 rows in a join", joined, **{"= ANY": joined / listed})
@@ -194,7 +200,7 @@ def _measure_calls(db: psycopg.Connection, door: str, figures: Figures) -> None:
             db.execute("ANALYZE asked")
             batched = "off" if "without" in name else "on"
             db.execute(f"SET tinydancer.enable_batched_calls = {batched}")
-            times[name].append(once(lambda query=query: db.execute(query).fetchall()))
+            times[name].append(once(partial(_rows, db, query)))
     db.execute("RESET tinydancer.enable_batched_calls")
     db.execute("DROP TABLE asked")
     medians = {name: sorted(found)[2] for name, found in times.items()}
@@ -208,10 +214,7 @@ def _measure_connections(place: Installation, door: str, figures: Figures) -> No
     for _ in range(20):
         with place.connect() as new:
             new.execute("SET search_path = bench, tinydancer, public")
-            query = f"{DECIDE} WHERE request = %s"
-            firsts.append(
-                once(lambda new=new, query=query: new.execute(query, (text(),)).fetchall())
-            )
+            firsts.append(once(partial(_rows, new, f"{DECIDE} WHERE request = %s", text())))
     firsts.sort()
     figures.add(door + "first decision on a new connection", firsts[10], firsts[-1])
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import random
+from collections.abc import Sequence
 from itertools import product
 from statistics import quantiles
 from time import perf_counter
@@ -70,14 +71,14 @@ def queries(descriptions: list[str], count: int) -> list[str]:
     return [f"How can I {text.split(' ', 1)[0]} my {text.split(' ', 1)[1]}?" for text in chosen]
 
 
-def main() -> None:
+def main(given: Sequence[str] | None = None) -> None:
     """Fill the database, search both ways, print what was found."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--dsn", required=True)
     parser.add_argument("--routes", type=int, default=100_000)
     parser.add_argument("--queries", type=int, default=300)
     parser.add_argument("--ef-search", type=int, nargs="+", default=[40, 100, 200, 400])
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(given)
 
     embedder = embedder_for(EmbedderSettings(kind="static"))
     descriptions = routes(arguments.routes)
