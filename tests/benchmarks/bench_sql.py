@@ -55,6 +55,8 @@ DECIDE = "SELECT agent_name, confidence, estimated_cost, estimated_latency_ms FR
 EXPLAIN = "SELECT * FROM route_decisions"
 MATCH = "SELECT route_name, similarity, target_agent, confidence FROM semantic_matches"
 ROUTES = 1000
+OUTCOME = "SELECT ruvector_record_usage(agent_name := 'agent 1', cost := 0, latency_ms := %s)"
+CHANGE = "UPDATE routes SET priority = %s WHERE name = 'route 1'"
 
 _random = random.Random(20)
 _numbers = count()
@@ -155,6 +157,10 @@ def _measure_scans(db: psycopg.Connection, door: str, figures: Figures, rounds: 
     routes_active(True)
     against_select_1(f"the same beside {ROUTES} routes", asking(f"{DECIDE} WHERE request = %s"))
     against_select_1(f"one match over {ROUTES} routes", asking(f"{MATCH} WHERE query = %s"))
+    figures.add(door + "... after an outcome", *after(db, OUTCOME, f"{DECIDE} WHERE request = %s"))
+    figures.add(
+        door + "... after a change of a route", *after(db, CHANGE, f"{MATCH} WHERE query = %s")
+    )
     routes_active(False)
 
     def many(number: int) -> Callable[[], object]:
@@ -178,6 +184,16 @@ def _measure_scans(db: psycopg.Connection, door: str, figures: Figures, rounds: 
     figures.add(door + "1,000 rows in one = ANY", listed)
     figures.add(door + "1,000 rows in a join", joined, **{"= ANY": joined / listed})
     db.execute("DROP TABLE asked")
+
+
+def after(db: psycopg.Connection, change: str, query: str) -> tuple[float, float]:
+    """Median and longest of the question that comes next after a change has been committed."""
+    times = []
+    for number in range(40):
+        db.execute(change, (number,))
+        times.append(once(partial(_rows, db, query, text())))
+    times.sort()
+    return times[20], times[-1]
 
 
 def _measure_calls(db: psycopg.Connection, door: str, figures: Figures) -> None:
@@ -256,7 +272,7 @@ def add_routes(db: psycopg.Connection) -> None:
         [(f"route {number}", text()) for number in range(ROUTES)],
     )
     db.execute("SELECT FROM semantic_matches WHERE query = 'warm'")
-    waiting = "SELECT FROM routes WHERE embedding IS NULL"
+    waiting = "SELECT name FROM routes WHERE embedding IS NULL LIMIT 1"
     while db.execute(waiting).fetchone():
         time.sleep(0.05)
 

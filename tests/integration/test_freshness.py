@@ -35,6 +35,14 @@ def end_connections(conn) -> None:
     )
 
 
+def stored_by_now(conn) -> None:
+    """Waits until the engine has written the vectors of agents back."""
+    deadline = time.monotonic() + 10
+    while conn.execute("SELECT name FROM agents WHERE embedding IS NULL").fetchone():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
 def test_a_committed_agent_is_in_the_next_snapshot(conn, snapshots):
     assert snapshots.current().agents.names == ()
     conn.execute("INSERT INTO agents (name) VALUES ('gpt-4')")
@@ -85,6 +93,35 @@ def test_measured_performance_is_in_the_next_snapshot(conn, snapshots):
     assert after.agents.latency_ms.tolist() == [500]
     assert after.agents.quality.tolist() == [0.25]
     assert after.agents.output_tokens.tolist() == [40]
+
+
+def test_an_outcome_leaves_the_roster_and_the_routes_as_they_were(conn, snapshots):
+    conn.execute("INSERT INTO agents (name) VALUES ('a'), ('b')")
+    conn.execute("INSERT INTO routes (name, target_agent) VALUES ('help', 'a')")
+    snapshots.current()
+    stored_by_now(conn)
+    conn.execute("SELECT ruvector_record_usage(agent_name := 'b', cost := 0)")
+    before = snapshots.current()
+
+    conn.execute("SELECT ruvector_record_usage(agent_name := 'b', cost := 0)")
+
+    after = snapshots.current()
+    assert after.agents.outcomes.tolist() == [0, 2]
+    assert after.agents.roster is before.agents.roster
+    assert after.routes is before.routes
+
+
+def test_an_outcome_beside_another_change_hides_neither(conn, snapshots):
+    conn.execute("INSERT INTO agents (name) VALUES ('a'), ('b')")
+    snapshots.current()
+    with conn.transaction():
+        conn.execute("SELECT ruvector_record_usage(agent_name := 'b', cost := 0)")
+        conn.execute("UPDATE settings SET default_output_tokens = 77")
+        conn.execute("UPDATE agents SET active = false WHERE name = 'a'")
+    after = snapshots.current()
+    assert after.agents.names == ("b",)
+    assert after.agents.outcomes.tolist() == [1]
+    assert after.settings.default_output_tokens == 77
 
 
 def test_a_change_is_seen_where_triggers_are_silenced(conn, snapshots):

@@ -14,7 +14,7 @@ from tinydancer.embeddings.base import Embedder, Vectors
 from tinydancer.embeddings.cosine import cosines
 
 if TYPE_CHECKING:
-    from tinydancer.agents.registry import AgentTable
+    from tinydancer.agents.registry import AgentTable, Roster
 
 Pairs = NDArray[np.intp]
 
@@ -65,13 +65,13 @@ def find(
     return found
 
 
-# Worked out once for each table of agents, and forgotten with it.
-_known: WeakKeyDictionary[AgentTable, tuple[str, Vectors, Pairs]] = WeakKeyDictionary()
+# Worked out once for each roster, and forgotten with it.
+_known: WeakKeyDictionary[Roster, tuple[str, Vectors, Pairs]] = WeakKeyDictionary()
 
 
 def _vocabulary(agents: AgentTable, embedder: Embedder) -> tuple[Vectors, Pairs]:
     """The vectors of all capabilities, and the pairs (agent, capability)."""
-    known = _known.get(agents)
+    known = _known.get(agents.roster)
     if known is not None and known[0] == embedder.model:
         return known[1], known[2]
     pairs = [
@@ -80,5 +80,5 @@ def _vocabulary(agents: AgentTable, embedder: Embedder) -> tuple[Vectors, Pairs]
         for position in positions.tolist()
     ]
     vectors, found = embedder.embed(tuple(agents.holders)), np.array(pairs, np.intp)
-    _known[agents] = embedder.model, vectors, found
+    _known[agents.roster] = embedder.model, vectors, found
     return vectors, found

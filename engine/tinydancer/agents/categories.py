@@ -14,7 +14,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from numpy.typing import NDArray
 
-from tinydancer.agents.registry import AgentTable, Floats
+from tinydancer.agents.registry import AgentTable, Floats, Roster
 from tinydancer.embeddings.base import Vectors
 from tinydancer.embeddings.cosine import cosines
 from tinydancer.semantic_routes.route import DIGITS
@@ -37,19 +37,19 @@ class Categories:
         return self.names[best], float(self.probabilities[row, best])
 
 
-# By agents, so that it goes with their snapshot: the categories, and each one's cosine to each.
-_LIKENESS: WeakKeyDictionary[AgentTable, tuple[tuple[str, ...], Vectors]] = WeakKeyDictionary()
+# By roster, so that it goes with its snapshots: the categories, and each one's cosine to each.
+_LIKENESS: WeakKeyDictionary[Roster, tuple[tuple[str, ...], Vectors]] = WeakKeyDictionary()
 
 
 def likeness(
     names: tuple[str, ...], agents: AgentTable, embed: Callable[[Sequence[str]], Vectors]
 ) -> Vectors:
     """(categories, a) cosine of each category's name, and each agent's capabilities."""
-    known = _LIKENESS.get(agents)
+    known = _LIKENESS.get(agents.roster)
     if known is None or known[0] != names:
         vectors = embed([name.replace("_", " ").replace("-", " ") for name in names])
         known = names, cosines(vectors, agents.embeddings)
-        _LIKENESS[agents] = known
+        _LIKENESS[agents.roster] = known
     return known[1]
 
 

@@ -11,7 +11,7 @@ from itertools import islice
 import numpy as np
 from numpy.typing import NDArray
 
-from tinydancer.agents.registry import AgentTable, Floats
+from tinydancer.agents.registry import AgentTable, Floats, Roster
 from tinydancer.embeddings.base import Vectors
 from tinydancer.embeddings.cascade import margins_of
 from tinydancer.embeddings.cosine import cosines
@@ -62,7 +62,7 @@ def lifts(
     None where no route leads to an active agent. Rates do not count here: a decision for an agent
     does not take a route. Of routes without vectors here, the nearest that `search` finds count.
     """
-    leading = _leading(routes, agents)
+    leading = _leading(routes, agents.roster)
     if not len(leading.routes):
         return None
     least = routes.least(default_threshold)[leading.routes]
@@ -147,9 +147,9 @@ class Leading:
 
 
 @lru_cache(maxsize=2)
-def _leading(routes: RouteTable, agents: AgentTable) -> Leading:
-    """Worked out once for each pair of tables; the second place is for the scans that still read
-    the tables before.
+def _leading(routes: RouteTable, agents: Roster) -> Leading:
+    """Worked out once for each pair of them; the second place is for the scans that still read
+    those before.
     """
     pairs = sorted(
         (agents.positions[route.target_agent], position)

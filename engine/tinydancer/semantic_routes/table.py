@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from math import inf
@@ -75,6 +75,29 @@ class RouteTable:
             bare = active[int(np.setdiff1d(np.arange(len(active)), found)[0])].name
             raise ValueError(f"route {bare!r} has no vector")
         return cls(active, _float32(vectors[kept]), starts, thresholds)
+
+    def replaced(
+        self,
+        gone: Collection[str],
+        routes: Sequence[Route],
+        vectors: Vectors,
+        owners: NDArray[np.int64],
+    ) -> RouteTable:
+        """This table without the routes named in `gone`, and with others, as `build` takes them."""
+        if not self.routes:
+            return self.build(routes, vectors, owners)
+        stays = np.array([route.name not in gone for route in self.routes], np.bool_)
+        kept = [
+            route for route, it_stays in zip(self.routes, stays.tolist(), strict=True) if it_stays
+        ]
+        if not len(self.vectors):
+            return self.build([*kept, *routes], vectors, owners)
+        counts = np.diff(self.starts, append=len(self.vectors))
+        return self.build(
+            [*kept, *routes],
+            np.concatenate([self.vectors[np.repeat(stays, counts)], vectors]),
+            np.concatenate([np.repeat(np.arange(len(kept)), counts[stays]), owners + len(kept)]),
+        )
 
     def __len__(self) -> int:
         return len(self.routes)

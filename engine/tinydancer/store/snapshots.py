@@ -15,7 +15,8 @@ from tinydancer.errors import TinyDancerError
 from tinydancer.store.database import Connection, Database
 from tinydancer.store.freshness import EVERYTHING, Freshness, Question, Seen
 from tinydancer.store.settings import Settings, read_settings
-from tinydancer.store.snapshot import Snapshot, Unsaved, claim_space, read_snapshot
+from tinydancer.store.snapshot import Snapshot, claim_space, read_snapshot, remeasured
+from tinydancer.store.vectors import Unsaved
 from tinydancer.store.write_back import write_back
 
 logger = logging.getLogger(__name__)
@@ -75,10 +76,11 @@ class Snapshots:
             # After a reconnect nothing is known of the past, not even that it is the same.
             if stale == EVERYTHING:
                 return self._read(None)
+            if stale != PERFORMANCE or snapshot is None:
+                return self._read(snapshot)
             started = monotonic()
-            read = self._read(snapshot)
-            if stale == PERFORMANCE:
-                self._performance_took = monotonic() - started
+            read = self._remeasured(snapshot) or self._read(snapshot)
+            self._performance_took = monotonic() - started
             return read
 
     def current(self) -> Snapshot:
@@ -105,6 +107,13 @@ class Snapshots:
         if self._readings % READINGS_BETWEEN_PRUNINGS == 0:
             self._prune()
         self._readings += 1
+        return snapshot
+
+    def _remeasured(self, previous: Snapshot) -> Snapshot | None:
+        """The snapshot where nothing but outcomes has come; None where it takes more reading."""
+        snapshot = self._database.run(lambda conn: remeasured(conn, previous))
+        if snapshot is not None:
+            self._snapshot = snapshot
         return snapshot
 
     def _prune(self) -> None:

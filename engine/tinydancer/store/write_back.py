@@ -13,7 +13,7 @@ from psycopg import sql
 
 from tinydancer.embeddings.base import Embedder, Vectors
 from tinydancer.store.database import Connection, Database
-from tinydancer.store.snapshot import Unsaved
+from tinydancer.store.vectors import Unsaved
 
 ROWS_AT_ONCE = 500
 

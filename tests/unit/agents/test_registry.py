@@ -52,3 +52,17 @@ def test_a_table_of_no_agents_has_its_shapes() -> None:
 def test_as_many_vectors_as_agents_are_asked_for() -> None:
     with pytest.raises(ValueError, match="1 agents but 2 embeddings"):
         AgentTable.build([agent("a")], np.eye(2, dtype=np.float32))
+
+
+def test_agents_that_are_measured_anew_are_the_same_agents() -> None:
+    table = AgentTable.build([agent("b", "code", price=2), agent("a")], np.eye(2, dtype=np.float32))
+
+    measured = table.measured([Performance(5.0, 0.9, outcomes=1), Performance(7.0, 0.8)])
+
+    assert measured.roster is table.roster
+    assert measured.prices is table.prices
+    assert measured.latency_ms.tolist() == [5.0, 7.0]
+    assert measured.quality.tolist() == [0.9, 0.8]
+    assert measured.outcomes.tolist() == [1, 0]
+    assert [each.performance.avg_latency_ms for each in measured.agents] == [5.0, 7.0]
+    assert table.latency_ms.tolist() == [100.0, 100.0]

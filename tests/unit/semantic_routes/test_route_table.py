@@ -31,3 +31,33 @@ def test_a_table_without_any_vectors_holds_routes_searched_elsewhere() -> None:
     table = RouteTable.build([Route("a", "", "x")], np.zeros((0, 4), np.float32), np.zeros(0, int))
     assert len(table) == 1
     assert table.vectors.shape == (0, 4)
+
+
+def test_routes_are_replaced_among_the_others_with_their_vectors() -> None:
+    routes = [Route("b", "", "x"), Route("a", "", "y"), Route("c", "", "z")]
+    vectors = np.eye(5, dtype=np.float32)
+    table = RouteTable.build(routes, vectors, np.array([0, 1, 0, 2, 1]))
+    others = [Route("d", "", "x"), Route("b", "new", "y")]
+
+    replaced = table.replaced({"b", "c"}, others, -vectors[:3], np.array([1, 0, 1]))
+
+    assert [(r.name, r.description) for r in replaced.routes] == [
+        ("a", ""),
+        ("b", "new"),
+        ("d", ""),
+    ]
+    assert replaced.starts.tolist() == [0, 2, 4]
+    assert replaced.vectors.tolist() == [
+        *vectors[[1, 4]].tolist(),
+        *(-vectors[[0, 2]]).tolist(),
+        *(-vectors[[1]]).tolist(),
+    ]
+    assert [route.name for route in table.routes] == ["a", "b", "c"]
+
+
+def test_routes_are_replaced_where_they_are_searched_elsewhere() -> None:
+    none, no_owners = np.zeros((0, 4), np.float32), np.zeros(0, int)
+    table = RouteTable.build([Route("a", "", "x"), Route("c", "", "x")], none, no_owners)
+    replaced = table.replaced({"a"}, [Route("b", "", "x")], none, no_owners)
+    assert [route.name for route in replaced.routes] == ["b", "c"]
+    assert replaced.searched_elsewhere
