@@ -25,7 +25,17 @@ BEGIN
         PERFORM pg_sleep(0.05);
         waited := waited + 1;
     END LOOP;
-    IF decision.id IS NULL THEN
+    IF decision.id IS NULL AND current_setting('transaction_isolation') <> 'read committed'
+        AND tinydancer.uuid_time(decision_id) BETWEEN now() - interval '5 seconds'
+            AND clock_timestamp() + interval '5 seconds'
+    THEN
+        RAISE EXCEPTION 'decision % is not seen by this transaction, which is %',
+            decision_id, current_setting('transaction_isolation')
+        USING ERRCODE = 'serialization_failure',
+            DETAIL = 'It sees what was committed when it began, and engines keep decisions within a '
+                'second.',
+            HINT = 'Try again in a new transaction, or use one that is READ COMMITTED.';
+    ELSIF decision.id IS NULL THEN
         RAISE EXCEPTION 'decision % does not exist', decision_id
         USING ERRCODE = 'undefined_object',
             HINT = 'Decisions are kept where settings.decision_log is sync, or async (within '
@@ -35,7 +45,8 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION tinydancer.kept_decision(uuid) IS
-    'A decision that was kept, or is about to be: waits for it two seconds at most. Raises.';
+    'A decision that was kept, or is about to be: waits for it two seconds at most. Raises, with a '
+    'serialization failure where it may be there and this transaction not see it.';
 
 CREATE OR REPLACE FUNCTION tinydancer.record_outcomes(outcomes jsonb) RETURNS integer
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$

@@ -42,8 +42,10 @@ BEGIN
         USING ERRCODE = 'object_not_in_prerequisite_state',
             HINT = 'Only a decision for an agent can fall back to another.';
     END IF;
-    -- Whoever asks the same at the same time waits, and finds what was decided.
-    PERFORM pg_advisory_xact_lock(hashtextextended('tinydancer.fallback.' || failed.id, 0));
+    -- Whoever asks the same at the same time waits, and finds what was decided. The decision is written,
+    -- not only locked: a transaction that does not see what another has decided fails (40001).
+    UPDATE tinydancer.decisions AS present SET attempt = present.attempt
+    WHERE present.id = failed.id AND present.decided_at = failed.decided_at;
     SELECT * INTO follower FROM tinydancer.decisions AS next
     WHERE next.fallback_of = failed.id AND next.decided_at >= failed.decided_at;
     IF FOUND THEN

@@ -68,6 +68,29 @@ def test_the_outcome_of_a_decision_takes_over_what_was_decided(conn, agent):
     assert row == ("a", "support", "code", "gold", True)
 
 
+@pytest.mark.parametrize("isolation", ["REPEATABLE READ", "SERIALIZABLE"])
+def test_a_decision_that_a_transaction_does_not_see_yet_may_be_tried_again(
+    conn, connect, agent, isolation
+):
+    other = connect()
+    other.execute(f"SET default_transaction_isolation = '{isolation}'")
+    record = "SELECT ruvector_record_usage(%s, cost := 1)"
+    with pytest.raises(psycopg.errors.SerializationFailure) as raised, other.transaction():
+        other.execute("SELECT count(*) FROM decisions")
+        made = decision(conn)
+        other.execute(record, (made,))
+    assert made in raised.value.diag.message_primary
+    assert "new transaction" in raised.value.diag.message_hint
+    assert other.execute(record, (made,)).fetchone() == (True,)
+
+
+def test_a_decision_of_long_ago_that_is_not_there_is_no_serialization_failure(connect):
+    other = connect()
+    other.execute("SET default_transaction_isolation = 'REPEATABLE READ'")
+    with pytest.raises(psycopg.errors.UndefinedObject, match="does not exist"):
+        other.execute("SELECT ruvector_record_usage('018f0000-0000-7000-8000-000000000000')")
+
+
 def test_the_same_outcome_twice_is_an_error_unless_its_key_says_it_is_a_retry(conn, agent):
     decided = decision(conn)
     conn.execute("SELECT ruvector_record_usage(%s, cost := 1)", (decided,))

@@ -198,3 +198,24 @@ def test_a_budget_of_a_route_holds_for_a_fallback_that_it_led_to(agents):
     step = fall_back(agents, first)
     assert step["agent_name"] == "plain"
     assert "more than budget 'poems' has left" in step["reasoning"]
+
+
+@pytest.mark.parametrize("recorded", [False, True], ids=["not yet recorded", "recorded before"])
+@pytest.mark.parametrize("isolation", ["REPEATABLE READ", "SERIALIZABLE"])
+def test_who_does_not_see_what_another_has_decided_may_try_again_and_gets_the_same(
+    agents, installation: Installation, isolation, recorded
+):
+    _, first, *_ = agents.execute(ROUTE.format("")).fetchone()
+    # Once its outcome or its fallback is recorded it is kept
+    agents.execute("SELECT kept_decision(%s)", (first,))
+    if recorded:
+        agents.execute("SELECT ruvector_record_usage(%s, success := false, cost := 0)", (first,))
+    with installation.connect() as other:
+        other.execute(f"SET default_transaction_isolation = '{isolation}'")
+        with pytest.raises(psycopg.errors.SerializationFailure), other.transaction():
+            other.execute("SELECT count(*) FROM decisions")
+            decided = fall_back(agents, first)["new_decision_id"]
+            fall_back(other, first)
+        assert fall_back(other, first)["new_decision_id"] == decided
+    followers = agents.execute("SELECT id FROM decisions WHERE fallback_of = %s", (first,))
+    assert followers.fetchall() == [(decided,)]
