@@ -95,7 +95,8 @@ send_array(StringInfo question, InputColumn *input, Datum value)
 		ereport(ERROR,
 				errcode(ERRCODE_ARRAY_SUBSCRIPT_ERROR),
 				errmsg("input \"%s\" must be an array of one dimension with subscripts from 1",
-					   input->name));
+					   input->name),
+				errhint("ARRAY(SELECT unnest(...)) makes one of any array."));
 	deconstruct_array(array, input->element, input->length, input->by_value, input->align,
 					  &elements, &nulls, &count);
 	pq_sendint8(question, 2);

@@ -83,6 +83,22 @@ END
 $$;
 COMMENT ON FUNCTION tinydancer.check_name(text, text) IS 'Raises where a text can''t be a name.';
 
+CREATE OR REPLACE FUNCTION tinydancer.check_label(argument text, label text) RETURNS void
+LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    IF btrim(label, E' \t\n\r\f\v') = '' THEN
+        RAISE EXCEPTION '% is %, which is empty', argument, quote_literal(left(label, 100))
+        USING ERRCODE = 'invalid_parameter_value',
+            HINT = format('Give %s a name, or leave it out.', argument);
+    ELSIF octet_length(label) > 256 THEN
+        RAISE EXCEPTION '% has % bytes, over the limit of 256', argument, octet_length(label)
+        USING ERRCODE = 'program_limit_exceeded', HINT = format('Give %s a shorter name.', argument);
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION tinydancer.check_label(text, text) IS
+    'Raises where a text is empty or too long to be what sums are kept by: a tenant, a tier.';
+
 -- Takes the vector as text: the type's own functions lie wherever pgvector was installed.
 CREATE OR REPLACE FUNCTION tinydancer.check_dimension(argument text, vector text) RETURNS void
 LANGUAGE plpgsql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
@@ -94,11 +110,15 @@ BEGIN
         RAISE EXCEPTION '% has % dimensions, not %', argument, given, wanted
         USING ERRCODE = 'invalid_parameter_value',
             HINT = 'Make it with tinydancer.ruvector_embed(text), or leave it out.';
+    ELSIF vector !~ '[1-9]' THEN
+        RAISE EXCEPTION '% has no direction: all of it is 0', argument
+        USING ERRCODE = 'invalid_parameter_value',
+            HINT = 'Make it with tinydancer.ruvector_embed(text), or leave it out.';
     END IF;
 END
 $$;
 COMMENT ON FUNCTION tinydancer.check_dimension(text, text) IS
-    'Raises where a vector is not as long as the embeddings of this database.';
+    'Raises where a vector is not as long as the embeddings of this database, or has no direction.';
 
 CREATE OR REPLACE FUNCTION tinydancer.warn_of_uncommitted() RETURNS void
 LANGUAGE plpgsql STABLE PARALLEL RESTRICTED SET search_path = pg_catalog, pg_temp AS $$

@@ -30,6 +30,11 @@ BEGIN
         USING ERRCODE = 'invalid_parameter_value',
             HINT = 'cost_per_1k_tokens is both prices at once: give it alone, or the two others.';
     END IF;
+    IF octet_length(capabilities::text) > 65536 THEN
+        RAISE EXCEPTION 'capabilities have % bytes, over the limit of 65536',
+            octet_length(capabilities::text)
+        USING ERRCODE = 'program_limit_exceeded', HINT = 'Name each in a word or two.';
+    END IF;
     IF jsonb_typeof(metadata) <> 'object' THEN
         RAISE EXCEPTION 'metadata is %, not an object', left(metadata::text, 100)
         USING ERRCODE = 'invalid_parameter_value',

@@ -246,7 +246,11 @@ BEGIN
         tinydancer.check_choice(
             'period', period, ARRAY['hour', 'day', 'week', 'month', 'year', 'total']),
         tinydancer.check_number('limit_amount', limit_amount::double precision, 0, 1e12),
-        tinydancer.check_number('soft_threshold', soft_threshold, 0, 1);
+        tinydancer.check_number('soft_threshold', soft_threshold, 0, 1),
+        tinydancer.check_label('tenant', tenant);
+    IF subject IS NOT NULL THEN
+        PERFORM tinydancer.check_name('subject', subject);
+    END IF;
     IF limit_amount IS NULL THEN
         RAISE EXCEPTION 'limit_amount is NULL'
         USING ERRCODE = 'null_value_not_allowed', HINT = 'Give what may be spent in a period.';

@@ -84,9 +84,12 @@ BEGIN
             category text, user_tier text);
         PERFORM tinydancer.check_number('input_tokens', given.input_tokens, 0, 1e12),
             tinydancer.check_number('output_tokens', given.output_tokens, 0, 1e12),
-            tinydancer.check_number('cost', given.cost::double precision, 0, 1e12),
             tinydancer.check_number('latency_ms', given.latency_ms, 0, 1e12),
-            tinydancer.check_number('quality', given.quality, 0, 1);
+            tinydancer.check_number('quality', given.quality, 0, 1),
+            tinydancer.check_label('tenant', given.tenant),
+            tinydancer.check_label('route', nullif(given.route, '')),
+            tinydancer.check_label('category', nullif(given.category, '')),
+            tinydancer.check_label('user_tier', nullif(given.user_tier, ''));
         IF given.occurred_at > clock_timestamp() + interval '5 seconds' THEN
             RAISE EXCEPTION 'occurred_at is %, which is in the future', given.occurred_at
             USING ERRCODE = 'invalid_parameter_value',
@@ -153,6 +156,7 @@ BEGIN
         outcome.cost := coalesce(given.cost, tinydancer.price(
             outcome.agent, outcome.occurred_at, outcome.input_tokens, outcome.output_tokens,
             outcome.latency_ms));
+        PERFORM tinydancer.check_number('cost', outcome.cost::double precision, 0, 1e12);
         partition := 'tinydancer.usage_'
             || to_char(outcome.occurred_at AT TIME ZONE 'UTC', 'YYYY_MM');
         IF partition <> ALL (partitions) THEN

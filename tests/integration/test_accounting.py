@@ -47,6 +47,16 @@ def test_an_outcome_without_a_cost_is_priced_by_every_price_of_its_agent(conn, a
     assert conn.execute("SELECT cost FROM usage").fetchone() == (Decimal("2.7"),)
 
 
+def test_a_price_beyond_what_the_ledger_takes_is_refused_with_its_name(conn, agent):
+    conn.execute("UPDATE agents SET cost_per_1k_input_tokens = 1e9")
+    with pytest.raises(psycopg.errors.NumericValueOutOfRange, match="cost is 1e\\+18") as raised:
+        conn.execute(
+            "SELECT ruvector_record_usage(agent_name := 'a', input_tokens := 1000000000000,"
+            " output_tokens := 0, latency_ms := 0)"
+        )
+    assert raised.value.diag.message_hint
+
+
 def test_an_outcome_is_priced_as_of_when_it_happened(conn, agent):
     conn.execute("UPDATE agent_prices SET valid_from = now() - interval '3 days'")
     conn.execute("SELECT ruvector_update_agent('a', cost_per_call := 7)")

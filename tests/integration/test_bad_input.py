@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import psycopg
 import pytest
 from tests.conftest import sqlstate
@@ -94,6 +96,41 @@ REFUSED = {
     "a period in which less than the limit is left": (
         "SELECT ruvector_set_budget('all', 3.99, period := 'month')", "55000", "below the 4",
     ),
+    "a tenant too long": (
+        f"{RECORD}(agent_name := 'a', cost := 1, tenant := repeat('é', 129))",
+        "54000", "tenant has 258 bytes",
+    ),
+    "an empty tenant": (f"{RECORD}(agent_name := 'a', tenant := ' ')", "22023", "tenant is ' '"),
+    "a tier too long": (
+        f"{RECORD}(agent_name := 'a', user_tier := repeat('x', 257))",
+        "54000", "user_tier has 257 bytes",
+    ),
+    "a route too long": (
+        f"{RECORD}(agent_name := 'a', route := repeat('x', 257))", "54000", "route has 257 bytes",
+    ),
+    "a category too long": (
+        f"{RECORD}(agent_name := 'a', category := repeat('x', 257))",
+        "54000", "category has 257 bytes",
+    ),
+    "a budget for a tenant too long": (
+        "SELECT ruvector_set_budget('b', 1, tenant := repeat('x', 257))",
+        "54000", "tenant has 257 bytes",
+    ),
+    "a budget for a blank tenant": (
+        "SELECT ruvector_set_budget('b', 1, tenant := E' \\t')", "22023", "tenant is",
+    ),
+    "a budget for a subject with a blank at its end": (
+        "SELECT ruvector_set_budget('b', 1, 'agent', 'a ')", "22023", "subject is 'a '",
+    ),
+    "more capabilities than a row has room for": (
+        "SELECT ruvector_register_agent('d', capabilities := ARRAY[repeat('x', 65537)])",
+        "54000", "capabilities have",
+    ),
+    "a vector without a direction": (
+        "SELECT ruvector_create_route('r', 'x', 'a', embedding :="
+        " array_fill(0::real, ARRAY[384])::vector)",
+        "22023", "embedding has no direction",
+    ),
     "num_agents 0": ("SELECT * FROM ruvector_route_multi('x', 0)", "22003", "num_agents is 0"),
     "more agents than there are": (
         "SELECT * FROM ruvector_route_multi('x', 4)", "22023", "4",
@@ -121,6 +158,16 @@ def test_it_is_refused_with_a_hint_and_nothing_is_written(ledger, statement, sta
     assert sqlstate(raised.value) == state
     assert raised.value.diag.message_hint
     assert contents(ledger) == before
+
+
+def test_the_longest_tier_and_tenant_that_a_decision_takes_can_be_recorded(ledger):
+    # A letter of two bytes each that does not compress: what sums are kept by is in an index.
+    longest = "".join(chr(random.Random(n).randrange(0x400, 0x4FF)) for n in range(128))
+    decided = "SELECT decision_id FROM ruvector_route('x', user_tier := {}, tenant := {})"
+    with pytest.raises(psycopg.Error, match="user_tier has 258 bytes, over the limit of 256"):
+        ledger.execute(decided.format("%s", "NULL"), (longest + "é",))
+    (decision,) = ledger.execute(decided.format("%s", "%s"), (longest, longest)).fetchone()
+    assert ledger.execute(f"{RECORD}(%s)", (decision,)).fetchone() == (True,)
 
 
 def test_what_is_compared_is_written_to_where_it_makes_sense(ledger):

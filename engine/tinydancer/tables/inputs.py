@@ -198,13 +198,19 @@ def _texts(column: str, value: str | list[Value], max_bytes: int) -> tuple[str, 
 def _names(column: str, value: str | list[Value]) -> tuple[str, ...]:
     values = _list(column, value)
     if len(values) > MAX_LIST:
-        raise TooLarge(f"{column} has {len(values)} elements, over the limit of {MAX_LIST}")
+        raise TooLarge(
+            f"{column} has {len(values)} elements, over the limit of {MAX_LIST}",
+            hint="Leave out what is there twice, or ask by fewer names.",
+        )
     return tuple(_name(column, _element(column, element)) for element in values)
 
 
 def _list(column: str, value: str | list[Value]) -> list[Value]:
     if not isinstance(value, list):
-        raise InvalidInput(f"{column} = {value[:80]!r} is not an array of texts")
+        raise InvalidInput(
+            f"{column} = {value[:80]!r} is not an array of texts",
+            hint=f"Write {column} = ARRAY['…', '…'].",
+        )
     return value
 
 
@@ -214,17 +220,25 @@ def _element(column: str, element: Value) -> str:
             f"{column} has a NULL in it", hint=f"array_remove({column}, NULL) leaves it out."
         )
     if isinstance(element, list):
-        raise InvalidInput(f"{column} has more than one dimension")
+        raise InvalidInput(
+            f"{column} has more than one dimension",
+            hint=f"ARRAY(SELECT unnest({column})) has one.",
+        )
     return element
 
 
 def _name(column: str, value: str) -> str:
     if not value.strip():
-        raise InvalidInput(f"{column} = {value[:40]!r} is empty")
+        raise InvalidInput(
+            f"{column} = {value[:40]!r} is empty", hint=f"Give {column} a name, or leave it out."
+        )
     if "\0" in value:
         raise InvalidText(f"{column} has a NUL character at position {value.index(chr(0)) + 1}")
     if len(value) > MAX_NAME:
-        raise TooLarge(f"{column} has {len(value)} characters, over the limit of {MAX_NAME}")
+        raise TooLarge(
+            f"{column} has {len(value)} characters, over the limit of {MAX_NAME}",
+            hint=f"Give {column} a shorter name.",
+        )
     return value
 
 
@@ -273,7 +287,10 @@ def _integer(least: int, most: int) -> Callable[[str, str], int]:
 def _key(column: str, value: str) -> str:
     size = len(_name(column, value).encode())
     if size > MAX_KEY:
-        raise TooLarge(f"{column} has {size} bytes, over the limit of {MAX_KEY}")
+        raise TooLarge(
+            f"{column} has {size} bytes, over the limit of {MAX_KEY}",
+            hint=f"Give {column} a shorter name.",
+        )
     return value
 
 
@@ -300,7 +317,7 @@ CHECKS: Mapping[str, Callable[[str, str], object]] = {
     "expected_output_tokens": _integer(0, MAX_TOKENS),
     "wrong_match_cost": _MONEY,
     "missed_match_cost": _MONEY,
-    "user_tier": _name,
+    "user_tier": _key,
     "tenant": _key,
     "session_key": _key,
     "top_k": _integer(1, MAX_TOP_K),

@@ -145,6 +145,16 @@ def test_a_value_that_is_not_allowed_is_named_with_its_argument(
     assert "\0" in value or value in found.value.message
 
 
+@pytest.mark.parametrize("column", ["tenant", "user_tier", "session_key"])
+def test_what_sums_and_sessions_are_kept_by_has_256_bytes_at_most(column: str) -> None:
+    (question,) = ask(REQUEST, equals(column, "é" * 128))
+    assert question.text(column) == "é" * 128
+    with pytest.raises(TooLarge) as found:
+        ask(REQUEST, equals(column, "é" * 128 + "x"))
+    assert found.value.message == f"{column} has 257 bytes, over the limit of 256"
+    assert found.value.hint
+
+
 @pytest.mark.parametrize(
     ("value", "error", "message"),
     [
@@ -159,8 +169,9 @@ def test_a_value_that_is_not_allowed_is_named_with_its_argument(
 def test_a_list_that_is_not_allowed_is_named(
     value: Value, error: type[TinyDancerError], message: str
 ) -> None:
-    with pytest.raises(error, match=message):
+    with pytest.raises(error, match=message) as found:
         ask(REQUEST, equals("required_capabilities", value))
+    assert found.value.hint
 
 
 def test_an_empty_list_of_capabilities_asks_for_none() -> None:
