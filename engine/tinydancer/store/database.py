@@ -52,7 +52,7 @@ class Database:
         """An autocommit connection of one's own for a while.
 
         Raises Unavailable where the database can't be reached or goes away meanwhile, Held where
-        somebody holds a lock for longer than `patience_s`.
+        somebody holds a lock for longer than `patience_s` or waits for this connection as well.
         """
         patience_s = self._patience_s
         if not self._slots.acquire(timeout=None if patience_s is None else 3 * patience_s):
@@ -63,6 +63,13 @@ class Database:
                 yield conn
             except psycopg.errors.LockNotAvailable as error:
                 raise held(error.diag.context or "") from error
+            except psycopg.errors.DeadlockDetected as error:
+                raise Held(
+                    "another transaction and the decision wait for each other",
+                    detail=(error.diag.message_detail or "").strip(),
+                    hint="Ask again: nothing was reserved. It happens where budgets change, or come"
+                    " to hold for more, while decisions wait for them.",
+                ) from error
             except psycopg.OperationalError as error:
                 if conn.closed or conn.broken:
                     raise unavailable(error) from error
