@@ -62,6 +62,54 @@ supplied(List *quals)
 	return attnos;
 }
 
+/* Whether expressions have the row of a relation as a whole. */
+static bool
+has_row(Node *expressions, Index relid)
+{
+	Bitmapset  *columns = NULL;
+
+	pull_varattnos(expressions, relid, &columns);
+	return bms_is_member(0 - FirstLowInvalidHeapAttributeNumber, columns);
+}
+
+/*
+ * Whether nothing has a use for the row as a whole but PostgreSQL itself: an UPDATE or a DELETE that
+ * reads the relation, or a query that locks others, keeps each row of it, to check the clauses again
+ * where somebody has changed what is joined to it. Clauses see the columns they name: no others are
+ * to be asked for, least of all the id of a decision, which would be kept and reserve its cost.
+ */
+static bool
+row_is_mark(PlannerInfo *root, RelOptInfo *rel)
+{
+	Relids		users = rel->attr_needed[0 - rel->min_attr];
+	char	   *name = NULL;
+	ListCell   *cell;
+
+	foreach(cell, root->rowMarks)
+	{
+		PlanRowMark *mark = lfirst_node(PlanRowMark, cell);
+
+		if (mark->rti == rel->relid && mark->markType == ROW_MARK_COPY)
+			name = psprintf("wholerow%u", mark->rowmarkId);
+	}
+	/* The target list, which is relation 0, has the mark; what else it has is looked at. */
+	if (name == NULL || !bms_is_subset(users, bms_make_singleton(0)) ||
+		has_row((Node *) extract_actual_clauses(rel->baserestrictinfo, false), rel->relid) ||
+		has_row((Node *) root->parse->returningList, rel->relid) ||
+		has_row(root->parse->havingQual, rel->relid))
+		return false;
+	foreach(cell, root->processed_tlist)
+	{
+		TargetEntry *entry = lfirst_node(TargetEntry, cell);
+		bool		mark = entry->resjunk && entry->resname != NULL &&
+			strcmp(entry->resname, name) == 0;
+
+		if (!mark && has_row((Node *) entry->expr, rel->relid))
+			return false;
+	}
+	return true;
+}
+
 void
 get_rel_size(PlannerInfo *root, RelOptInfo *rel, Oid relid)
 {
@@ -71,6 +119,7 @@ get_rel_size(PlannerInfo *root, RelOptInfo *rel, Oid relid)
 	double		requests;
 
 	rel->fdw_private = inputs;
+	inputs->marked = row_is_mark(root, rel);
 	quals = pick_input_quals(root, rel, inputs, rel->baserestrictinfo, &others);
 	inputs->constrained = supplied(quals);
 	inputs->compared = compared_inputs(root, rel, inputs, others);

@@ -10,7 +10,8 @@
 List *
 columns_needed(const RelationInputs *inputs, Bitmapset *needed)
 {
-	bool		all = bms_is_member(0 - FirstLowInvalidHeapAttributeNumber, needed);
+	bool		all = !inputs->marked &&
+		bms_is_member(0 - FirstLowInvalidHeapAttributeNumber, needed);
 	AttrNumber	first = 0;
 	List	   *columns = NIL;
 

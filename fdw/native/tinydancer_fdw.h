@@ -127,6 +127,7 @@ typedef struct RelationInputs
 	AttrNumber	key;			/* the required input, or 0 */
 	Bitmapset  *constrained;	/* attnos of inputs that some clause could supply */
 	Bitmapset  *compared;		/* attnos of inputs that some clause filters by */
+	bool		marked;			/* the row as a whole is only what PostgreSQL keeps to check it again */
 } RelationInputs;
 
 /* A clause that gives an input column its value. */
