@@ -191,7 +191,8 @@ def _prices_of(costs: Doubles, limit: Rows, choice: Rows) -> Doubles:
     """Prices that prove the assignment: the longest saving by freeing a place at each agent."""
     m = len(limit)
     counts = np.bincount(choice, minlength=m)
-    free = counts < limit
+    # An agent with a place for every request needs no more, though all of them go to it.
+    free = (counts < limit) | (limit >= len(choice))
     moves = np.stack(
         [_cheapest_moves(costs, choice, agent, bool(free[agent])) for agent in range(m)]
     )

@@ -73,6 +73,39 @@ def test_with_a_floor_no_limit_is_broken_and_the_bound_is_true(
     assert plan.bound <= best + 1e-9 <= plan.total_cost + 2e-9
 
 
+@settings(max_examples=200)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    shape=st.tuples(st.integers(1, 25), st.integers(1, 6)),
+    spare=st.integers(0, 4),
+    steps=st.sampled_from([2, 5, 1000]),
+    start=st.sampled_from([0.0, 1.0, 10.0]),
+)
+def test_whatever_prices_it_starts_from_the_assignment_is_the_cheapest_there_is(
+    seed: int, shape: tuple[int, int], spare: int, steps: int, start: float
+) -> None:
+    assigned = pytest.importorskip("scipy.optimize").linear_sum_assignment
+    # Given costs of few or many values, places for all and `spare` more, and prices out of the air
+    rng = np.random.default_rng(seed)
+    (n, m), column = shape, np.arange(shape[1])
+    costs = rng.integers(0, steps, shape) / steps
+    capacity = np.bincount(rng.integers(0, m, n + spare), minlength=m)
+    # When the requests are assigned
+    found = assign(costs, capacity, start * rng.random(m))
+    # Then scipy finds nothing cheaper, with each place a column of its own
+    places = np.repeat(column, capacity)
+    rows, taken = assigned(costs[:, places])
+    assert found.cost == pytest.approx(costs[rows, places[taken]].sum(), abs=1e-9)
+    assert found.cost == pytest.approx(costs[np.arange(n), found.choice].sum(), abs=1e-9)
+    assert (np.bincount(found.choice, minlength=m) <= capacity).all()
+    # And the prices prove it: what the dual comes to is no less
+    used = capacity > 0
+    dual = (costs[:, used] + found.prices[used]).min(axis=1).sum()
+    assert found.cost == pytest.approx(dual - found.prices[used] @ capacity[used], abs=1e-9)
+    assert (found.prices >= 0).all()
+    assert np.isinf(found.prices[~used]).all()
+
+
 def test_prices_on_capacity_prove_the_assignment() -> None:
     rng = np.random.default_rng(0)
     costs, capacity = rng.random((300, 6)), np.full(6, 55)
@@ -80,6 +113,13 @@ def test_prices_on_capacity_prove_the_assignment() -> None:
     dual = (costs + found.prices).min(axis=1).sum() - found.prices @ capacity
     assert found.cost == pytest.approx(dual, abs=1e-9)
     assert (found.prices >= 0).all()
+
+
+def test_one_more_place_at_an_agent_that_has_one_for_every_request_saves_nothing() -> None:
+    costs = np.tile([1.0, 3.0], (5, 1))
+    plan = optimise_batch(costs, np.ones(2), capacity=np.array([5, 2]))
+    assert plan.choice.tolist() == [0] * 5
+    assert plan.capacity_prices.tolist() == [0, 0]
 
 
 def test_a_large_batch_is_within_a_thousandth_of_the_bound() -> None:
