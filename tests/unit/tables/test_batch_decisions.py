@@ -54,8 +54,11 @@ def test_a_text_that_occurs_twice_counts_twice_against_capacity(engine: Engine) 
         agent_capacity=["claude-3-haiku=3", "code-specialist=0"],
     )
     assert agents(row) == {"claude-3-haiku": 3, "gpt-4": 1}
-    assert json.loads(row["capacity_prices"] or "")["code-specialist"] is None
     moved = next(d for d in decisions(row) if d["agent_name"] == "gpt-4")
+    cheap = next(d for d in decisions(row) if d["agent_name"] == "claude-3-haiku")
+    saved = round(moved["estimated_cost"] - cheap["estimated_cost"], 9)
+    prices = json.loads(row["capacity_prices"] or "")
+    assert prices == {"claude-3-haiku": saved, "code-specialist": None}
     assert "it has no more than 3 places" in moved["reasoning"]
 
 
