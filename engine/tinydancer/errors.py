@@ -13,9 +13,10 @@ TinyDancerError              XX000  the base of all
 ├── BudgetExceeded           53400  a budget or rate limit refuses it
 ├── Held                     55P03  another transaction holds what it has to write
 ├── ProviderFailed           58030  an embedding provider did not answer as it should
-├── ProtocolViolated         08P01  a frame that is none
-├── Unauthorized             28000  the token is missing or wrong
 └── Unavailable              08006  the database can't be reached
+
+What ends a connection is no error of a scan: 08P01 (no frame), 28000 (the token) and 53300 (too
+many connections) are answered where frames are read, in server/connection.py.
 """
 
 from __future__ import annotations
@@ -106,18 +107,6 @@ class ProviderFailed(TinyDancerError):
     """An embedding provider did not answer as it should."""
 
     sqlstate = "58030"
-
-
-class ProtocolViolated(TinyDancerError):
-    """A frame that is none."""
-
-    sqlstate = "08P01"
-
-
-class Unauthorized(TinyDancerError):
-    """The token is missing or wrong."""
-
-    sqlstate = "28000"
 
 
 class Unavailable(TinyDancerError):

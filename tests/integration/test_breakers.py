@@ -9,8 +9,6 @@ import psycopg
 import pytest
 from tests.breaker_model import Breaker, Policy, advance, after
 
-HEALTH = "SELECT state, round(failures::numeric, 3), openings, proven FROM agent_health"
-
 
 @pytest.fixture
 def agents(conn: psycopg.Connection) -> psycopg.Connection:

@@ -65,20 +65,19 @@ def find(
     return found
 
 
-# Worked out once for each roster, and forgotten with it.
-_known: WeakKeyDictionary[Roster, tuple[str, Vectors, Pairs]] = WeakKeyDictionary()
+# Worked out once for each roster, and forgotten with it: a roster is read for one embedder.
+_known: WeakKeyDictionary[Roster, tuple[Vectors, Pairs]] = WeakKeyDictionary()
 
 
 def _vocabulary(agents: AgentTable, embedder: Embedder) -> tuple[Vectors, Pairs]:
     """The vectors of all capabilities, and the pairs (agent, capability)."""
     known = _known.get(agents.roster)
-    if known is not None and known[0] == embedder.model:
-        return known[1], known[2]
-    pairs = [
-        (position, number)
-        for number, positions in enumerate(agents.holders.values())
-        for position in positions.tolist()
-    ]
-    vectors, found = embedder.embed(tuple(agents.holders)), np.array(pairs, np.intp)
-    _known[agents.roster] = embedder.model, vectors, found
-    return vectors, found
+    if known is None:
+        pairs = [
+            (position, number)
+            for number, positions in enumerate(agents.holders.values())
+            for position in positions.tolist()
+        ]
+        known = embedder.embed(tuple(agents.holders)), np.array(pairs, np.intp)
+        _known[agents.roster] = known
+    return known

@@ -19,14 +19,13 @@ class Prices:
 class Performance:
     """How an agent does: as registered (a prior), until outcomes say otherwise.
 
-    Latencies are in milliseconds, `quality` is 0 to 1, `output_tokens` the mean of its answers so
-    far. `outcomes` is how many outcomes stand behind these figures: 0 marks a prior.
-    `p99_latency_ms` and `output_tokens` are None where nothing was registered or measured.
+    `avg_latency_ms` is in milliseconds, `quality` 0 to 1, `output_tokens` the mean of its answers
+    so far, None without any. `outcomes` is how many outcomes stand behind these figures: 0 marks a
+    prior.
     """
 
     avg_latency_ms: float
     quality: float
-    p99_latency_ms: float | None = None
     output_tokens: float | None = None
     outcomes: int = 0
 

@@ -181,8 +181,6 @@ class _Programme:
     def most_served(self) -> tuple[float, list[str]]:
         """How many requests can be served at most, whatever they cost, and who is full then."""
         found = self._highs(-np.ones(len(self._cost)), budget=None, serve_all=False)
-        if found is None:
-            return 0.0, []
         prices = -found.ineqlin.marginals[1 : 1 + len(self._limited)]
         return float(-found.fun), [self._market.agents[a] for a in self._limited[prices > SLACK]]
 

@@ -53,21 +53,6 @@ def run(
     return results
 
 
-def mistakes(
-    embedder: Embedder, classifier: RouteClassifier | None = None
-) -> list[tuple[str, str, str, float]]:
-    """Text, what it is, what it was taken for and with what confidence, of each mistake."""
-    classifier = classifier or builtin()
-    rows = [row for row in json.loads(REQUESTS.read_text("utf-8")) if row["label"]]
-    texts = [row["text"] for row in rows]
-    found = classifier.classify(embedder.embed(texts), texts)
-    return [
-        (row["text"], row["label"], answer.top_category, answer.confidence)
-        for row, answer in zip(rows, found, strict=True)
-        if row["label"] != answer.top_category
-    ]
-
-
 def _figures(
     classifier: RouteClassifier,
     embedder: Embedder,

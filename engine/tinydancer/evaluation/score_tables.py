@@ -23,8 +23,8 @@ LEAST_ROWS = 2 * FOLDS
 class ScoreTable:
     """n prompts, m models by name. scores: (n, m); costs: (n, m), money or whatever they are in.
 
-    costs_given says whether the rows had costs. Where they did not, a model costs the rank of its
-    mean score, from 0 for the worst to 1 for the best: with two models, the share of strong calls.
+    Where the rows had no costs, a model costs the rank of its mean score, from 0 for the worst to 1
+    for the best: with two models, the share of strong calls.
     """
 
     name: str
@@ -32,7 +32,6 @@ class ScoreTable:
     models: tuple[str, ...]
     scores: Doubles
     costs: Doubles
-    costs_given: bool
 
 
 def read_tables(folder: Path) -> list[ScoreTable]:
@@ -81,7 +80,6 @@ def read_table(file: Path) -> ScoreTable:
         models=models,
         scores=score_array,
         costs=_filled(cost_array) if given else _by_rank(score_array),
-        costs_given=given,
     )
 
 

@@ -58,7 +58,6 @@ class Replay:
     rows: int
     effective_sample_size: float
     mean_weight: float
-    largest_weight: float
     logged: Estimate
     ips: Estimate
     snips: Estimate
@@ -131,7 +130,6 @@ def replay(log: DecisionLog, policy: Doubles, model: Doubles) -> Replay:
         rows=n,
         effective_sample_size=effective,
         mean_weight=mean_weight,
-        largest_weight=float(weights.max()),
         logged=_mean(log.outcomes),
         ips=_mean(weights * log.outcomes),
         snips=Estimate(ratio, float(spread)),

@@ -63,13 +63,12 @@ class Classification(NamedTuple):
     """What is known of one request.
 
     classifications: the likeliest categories with their probabilities, ties by name.
-    plausible: the conformal set, likeliest first; may be empty. scope_score: above 0 is out of
-    scope. capabilities: those that are likelier than not, likeliest first.
+    plausible: the conformal set, likeliest first; may be empty. capabilities: those that are
+    likelier than not, likeliest first.
     """
 
     classifications: tuple[tuple[str, float], ...]
     out_of_scope: bool
-    scope_score: float
     plausible: tuple[str, ...]
     capabilities: tuple[tuple[str, float], ...]
 
@@ -218,12 +217,11 @@ class RouteClassifier:
             sizes = scores.plausible.sum(axis=1).tolist()
         widest = max(most, *sizes) if sizes else most
         names = self._name_array[order[:, :widest]].tolist()
-        scope = scores.scope.tolist()
+        outside = (scores.scope > 0).tolist()
         return [
             Classification(
                 classifications=tuple(zip(names[row], ranked[row], strict=False)),
-                out_of_scope=scope[row] > 0,
-                scope_score=scope[row],
+                out_of_scope=outside[row],
                 plausible=tuple(names[row][: sizes[row]]),
                 capabilities=self._likely(scores.capabilities[row]),
             )

@@ -20,7 +20,6 @@ from tinydancer.neural.ragged import Floats
 from tinydancer.neural.training import TrainingOptions
 
 BUILTIN_MODEL = Path(__file__).parent / "data" / "default.safetensors"
-NAME = "default-v1"
 
 _OPTIONS = FitOptions(
     network=TrainingOptions(hidden=256, groups=4, rank_u=1, epochs=20, balanced=True)

@@ -17,7 +17,7 @@ AGENTS = """
 SELECT name, type, capabilities,
        round(cost_per_1k_input_tokens, 30)::float8, round(cost_per_1k_output_tokens, 30)::float8,
        round(cost_per_call, 30)::float8, round(cost_per_second, 30)::float8,
-       stats.latency_ms, p99_latency_ms, stats.quality, stats.output_tokens, stats.outcomes,
+       stats.latency_ms, stats.quality, stats.output_tokens, stats.outcomes,
        concurrency_limit,
        embedding IS NULL OR embedding_space <> %(space)s
            OR coalesce(embedding_source <> digest(agent_text(name, capabilities)), false),
@@ -55,17 +55,16 @@ def read_agents(conn: Connection, embedder: Embedder) -> tuple[AgentTable, tuple
             prices=Prices(*row[3:7]),
             performance=Performance(
                 avg_latency_ms=row[7],
-                p99_latency_ms=row[8],
-                quality=row[9],
-                output_tokens=row[10],
-                outcomes=row[11],
+                quality=row[8],
+                output_tokens=row[9],
+                outcomes=row[10],
             ),
-            concurrency_limit=row[12],
+            concurrency_limit=row[11],
         )
         for row in rows
     ]
     vectors, made = stored_vectors(
-        embedder, [None if row[13] else row[14] for row in rows], [agent.text for agent in agents]
+        embedder, [None if row[12] else row[13] for row in rows], [agent.text for agent in agents]
     )
     made_now = unsaved(
         "agents", made, [(a.name,) for a in agents], [a.text for a in agents], vectors

@@ -227,7 +227,7 @@ def test_no_table_without_a_signal_makes_it_worse_than_the_best_single_model(
     costs = rng.random(models) if costly else np.arange(models) / (models - 1)
     prompts = tuple(" ".join(rng.choice(NOUNS, rng.integers(2, 20))) for _ in range(rows))
     names = tuple(f"model {number:02}" for number in range(models))
-    table = ScoreTable("made", prompts, names, scores, np.tile(costs, (rows, 1)), costly)
+    table = ScoreTable("made", prompts, names, scores, np.tile(costs, (rows, 1)))
     held_out = routing.predict_folds(table, describe_with(prompts, STATIC["static"]))
     results = [*routing.baselines(table), *routing.learned(table, "learned", held_out)]
     gain = number(results, "learned", "accuracy_over_best_single")

@@ -12,7 +12,6 @@ from tinydancer_fdw import frames
 
 # Text as PostgreSQL can hold it: any Unicode but surrogates.
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=50)
-VALUES = st.recursive(st.none() | TEXT, lambda value: st.lists(value, max_size=4), max_leaves=6)
 INPUTS = st.one_of(
     st.builds(frames.Input, TEXT, st.just(frames.EQUALS), st.none() | TEXT | st.lists(TEXT)),
     st.builds(frames.Input, TEXT, st.just(frames.ANY), st.lists(st.none() | TEXT)),

@@ -160,7 +160,7 @@ def test_the_explanation_says_what_was_measured_and_where_lengths_come_from(
     engine: Engine,
 ) -> None:
     measured = Agent(
-        "veteran", "llm", ("code",), Prices(), Performance(10.0, 0.7, None, 99.0, outcomes=12)
+        "veteran", "llm", ("code",), Prices(), Performance(10.0, 0.7, output_tokens=99.0, outcomes=12)
     )
     engine.agents = (measured,)
     (row,) = engine.ask("route_decisions", request="x")
