@@ -132,12 +132,14 @@ BEGIN
         content := sha256(convert_to(jsonb_strip_nulls(to_jsonb(given) || jsonb_build_object(
             'cost', trim_scale(given.cost), 'occurred_at', extract(epoch FROM given.occurred_at)
         ))::text, 'UTF8'));
+        -- Whoever is said to have asked, the outcome of a decision is known by that one's tenant.
         INSERT INTO tinydancer.usage_keys (tenant, key, occurred_at, content)
-        VALUES (outcome.tenant, outcome.key, outcome.occurred_at, content)
+        VALUES (coalesce(decision.tenant, outcome.tenant), outcome.key, outcome.occurred_at, content)
         ON CONFLICT DO NOTHING;
         IF NOT FOUND THEN
             SELECT present.content INTO earlier FROM tinydancer.usage_keys AS present
-            WHERE present.tenant = outcome.tenant AND present.key = outcome.key;
+            WHERE present.tenant = coalesce(decision.tenant, outcome.tenant)
+                AND present.key = outcome.key;
             IF given.idempotency_key IS NULL THEN
                 RAISE EXCEPTION 'decision % has an outcome already', given.decision_id
                 USING ERRCODE = 'duplicate_object',

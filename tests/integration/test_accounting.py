@@ -101,6 +101,24 @@ def test_a_decision_of_long_ago_that_is_not_there_is_no_serialization_failure(co
         other.execute("SELECT ruvector_record_usage('018f0000-0000-7000-8000-000000000000')")
 
 
+@pytest.mark.parametrize(
+    ("given", "success"),
+    [("", True), (", error := 'x'", False), (", error := 'x', success := true", True)],
+)
+def test_an_outcome_is_a_success_unless_it_has_an_error_or_says_so(conn, agent, given, success):
+    conn.execute(f"SELECT ruvector_record_usage(agent_name := 'a', cost := 0{given})")
+    assert conn.execute("SELECT success FROM usage").fetchone() == (success,)
+
+
+def test_of_a_long_error_the_beginning_is_kept(conn, agent):
+    conn.execute(
+        "SELECT ruvector_record_usage(agent_name := 'a', cost := 0, error := 'top' || %s)",
+        ("x" * 5000,),
+    )
+    (kept,) = conn.execute("SELECT error FROM usage").fetchone()
+    assert kept == "top" + "x" * 4093
+
+
 def test_the_same_outcome_twice_is_an_error_unless_its_key_says_it_is_a_retry(conn, agent):
     decided = decision(conn)
     conn.execute("SELECT ruvector_record_usage(%s, cost := 1)", (decided,))
@@ -112,6 +130,14 @@ def test_the_same_outcome_twice_is_an_error_unless_its_key_says_it_is_a_retry(co
     with pytest.raises(psycopg.errors.DuplicateObject, match="another outcome"):
         conn.execute(keyed, (3,))
     assert conn.execute("SELECT sum(cost) FROM usage").fetchone() == (3,)
+
+
+def test_a_decision_has_one_outcome_whichever_tenant_is_named(conn, agent):
+    decided = decision(conn)
+    conn.execute("SELECT ruvector_record_usage(%s, cost := 1, tenant := 'another')", (decided,))
+    with pytest.raises(psycopg.errors.DuplicateObject, match="has an outcome already"):
+        conn.execute("SELECT ruvector_record_usage(%s, cost := 1)", (decided,))
+    assert conn.execute("SELECT tenant FROM usage").fetchall() == [("another",)]
 
 
 def test_a_retry_may_write_the_same_values_another_way(conn, agent):
@@ -152,6 +178,7 @@ REFUSED = [
     ("agent_name := 'a', cost := 1, quality := 1.5", "22003", "quality is 1.5"),
     ("agent_name := 'a', input_tokens := -1", "22003", "input_tokens is -1"),
     ("agent_name := 'a', cost := 1, occurred_at := now() + interval '1 h'", "22023", "future"),
+    ("agent_name := 'a', cost := 1, occurred_at := '1999-12-31'", "22023", "partitions from 1999"),
     ("agent_name := 'ghost', cost := 1", "42704", "agent 'ghost' does not exist"),
     ("agent_name := 'a'", "22004", "input_tokens is NULL"),
     ("cost := 1", "22004", "neither a decision"),
@@ -411,6 +438,15 @@ def test_analytics_equal_the_rows_themselves_by_every_grouping(conn, agent):
         FROM generate_series(1, 250) AS n
         """
     )
+    # Some just within the range and some just outside it, in one hour unless that has just turned.
+    conn.execute(
+        """
+        INSERT INTO usage (tenant, occurred_at, agent, route, category, user_tier, cost, latency_ms)
+        SELECT 't0', now() - interval '20 days' + n * interval '30 seconds', 'a0', 'r1', 'c0', 'u0',
+            1, 10
+        FROM generate_series(-3, 3) AS n WHERE n <> 0
+        """
+    )
     for group_by, column in {
         "agent": "agent",
         "route": "route",
@@ -483,6 +519,7 @@ def test_old_partitions_go_when_settings_say_so_and_their_sums_stay(conn, agent)
     (dropped,) = conn.execute("SELECT apply_retention()").fetchone()
     assert {"usage_2020_05", "decisions_2020_05"} <= set(dropped)
     assert conn.execute("SELECT count(*) FROM usage").fetchone() == (1,)
+    assert conn.execute("SELECT count(*) FROM usage_keys").fetchone() == (1,)
     assert conn.execute("SELECT outcomes FROM agent_stats").fetchone() == (2,)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from concurrent.futures import ThreadPoolExecutor
+from uuid import uuid4
 
 import psycopg
 import pytest
@@ -131,6 +132,65 @@ def test_a_batch_of_failures_opens_it_and_a_failed_batch_does_not(agents):
     assert state(agents) == "closed"
     agents.execute(batch, (f"[{failures}]",))
     assert state(agents) == "open"
+
+
+def test_outcomes_of_a_batch_prove_in_the_order_in_which_they_happened(agents):
+    record(agents, *[False] * 5)
+    pass_time(agents, 91)
+    # Given a failure that is the first of them, and the last in the batch
+    agents.execute(
+        """
+        SELECT ruvector_record_usage_batch(jsonb_agg(jsonb_build_object(
+            'agent_name', 'a', 'success', ago < 3,
+            'occurred_at', now() - make_interval(secs => ago))))
+        FROM generate_series(1, 3) AS ago
+        """
+    )
+    assert state(agents) == "open"
+    # And one that comes when two successes have closed the circuit
+    pass_time(agents, 91)
+    agents.execute(
+        """
+        SELECT ruvector_record_usage_batch(jsonb_agg(jsonb_build_object(
+            'agent_name', 'a', 'success', ago > 1,
+            'occurred_at', now() - make_interval(secs => ago))))
+        FROM generate_series(1, 3) AS ago
+        """
+    )
+    assert state(agents) == "closed"
+
+
+PROBE = (
+    "SELECT limits[1] FROM reserve_calls(ARRAY[%s::uuid], ARRAY['default'], ARRAY['a'],"
+    " ARRAY[NULL], ARRAY[NULL], ARRAY[0.0])"
+)
+
+
+def test_an_outcome_that_names_no_decision_settles_the_oldest_probe(agents):
+    agents.execute("UPDATE settings SET breaker_probes = 2, breaker_successes = 3")
+    record(agents, *[False] * 5)
+    pass_time(agents, 31)
+    first, second = uuid4(), uuid4()
+    for probe in (first, second):
+        assert agents.execute(PROBE, (probe,)).fetchone() == (None,)
+    record(agents, True)
+    assert agents.execute("SELECT decision_id FROM calls_in_flight").fetchall() == [(second,)]
+
+
+def test_a_probe_from_before_the_circuit_opened_again_takes_no_place_of_the_next(agents):
+    # Given two probes under way, one of which fails
+    agents.execute("UPDATE settings SET breaker_probes = 2")
+    record(agents, *[False] * 5)
+    pass_time(agents, 31)
+    for _ in range(2):
+        agents.execute(PROBE, (uuid4(),))
+    record(agents, False)
+    # When the circuit is half open again
+    pass_time(agents, 61)
+    assert state(agents) == "half_open"
+    # Then two more may try it, and no third
+    refused = [agents.execute(PROBE, (uuid4(),)).fetchone()[0] for _ in range(3)]
+    assert refused == [None, None, "half open with 2 of 2 probes under way"]
 
 
 def test_sessions_that_fail_at_once_are_all_counted(agents, schema_dsn):

@@ -67,6 +67,14 @@ def test_what_never_was_settled_is_given_back(conn):
     assert conn.execute("SELECT expire_reservations()").fetchone() == (0,)
 
 
+def test_a_budget_whose_threshold_is_null_runs_low_at_four_fifths(conn):
+    conn.execute("SELECT ruvector_set_budget('all', 10, soft_threshold := NULL)")
+    conn.execute(RESERVE, (uuid.uuid4(), "7.9"))
+    assert conn.execute(STATUS, ("all",)).fetchone()[3] is False
+    conn.execute(RESERVE, (uuid.uuid4(), "0.1"))
+    assert conn.execute(STATUS, ("all",)).fetchone()[3] is True
+
+
 def test_each_period_starts_from_nothing(conn, agent):
     conn.execute("SELECT ruvector_set_budget('daily', 10, period := 'day')")
     conn.execute(
@@ -84,6 +92,21 @@ def test_a_limit_below_what_is_reserved_already_is_refused(conn):
         conn.execute("SELECT ruvector_set_budget('all', 5)")
     assert "is 5, below the 6" in raised.value.diag.message_primary
     conn.execute("SELECT ruvector_set_budget('all', 6)")
+
+
+def test_a_limit_below_what_the_new_period_has_spent_is_refused(conn, agent):
+    conn.execute("SELECT ruvector_set_budget('all', 100, period := 'year')")
+    conn.execute("SELECT ruvector_record_usage(agent_name := 'a', cost := 10)")
+    conn.execute("SELECT ruvector_set_budget('all', 5, period := 'total')")
+    with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState, match="is 5, below the 10"):
+        conn.execute("SELECT ruvector_set_budget('all', 5, period := 'year')")
+
+
+def test_a_budget_of_a_tenant_is_for_no_other_tenant(conn):
+    conn.execute("SELECT ruvector_set_budget('theirs', 0, tenant := 'another')")
+    assert conn.execute(RESERVE, (uuid.uuid4(), 1)).fetchone() == (None,)
+    conn.execute("SELECT ruvector_set_budget('ours', 0, tenant := 'default')")
+    assert conn.execute(RESERVE, (uuid.uuid4(), 1)).fetchone() == ("ours",)
 
 
 def test_thirty_two_sessions_never_overspend_by_a_cent_and_never_deadlock(conn, agent, schema_dsn):

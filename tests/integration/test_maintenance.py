@@ -37,6 +37,17 @@ def test_all_that_has_expired_is_given_back(conn, database):
     ]
 
 
+def test_what_has_not_expired_yet_stays(conn, database):
+    conn.execute("SELECT ruvector_register_agent('a', concurrency_limit := 1)")
+    conn.execute("SELECT ruvector_set_budget('all', 10)")
+    conn.execute(RESERVE)
+    conn.execute("SELECT hold_session('default', 'key', 'a', ARRAY['a'])")
+    database.run(maintain)
+    assert conn.execute("SELECT reserved FROM budget_status").fetchone() == (1,)
+    assert conn.execute("SELECT in_flight FROM agent_health").fetchone() == (1,)
+    assert conn.execute("SELECT session_key FROM sessions").fetchone() == ("key",)
+
+
 def test_a_step_that_a_transaction_holds_up_holds_up_no_other(conn, database, monkeypatch):
     monkeypatch.setattr(maintenance, "PATIENCE_MS", 50)
     conn.execute("SELECT ruvector_set_budget('all', 10)")

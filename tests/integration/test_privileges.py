@@ -101,6 +101,50 @@ def test_who_may_read_is_decided_for_each_table(conn):
     assert {name: roles for name, partition, roles in found if partition and roles} == {}
 
 
+# By role, each table that it may write to, and how: what is not here functions write.
+ALL_OF_IT = {"INSERT", "UPDATE", "DELETE", "TRUNCATE"}
+WRITERS: dict[tuple[str, str], set[str]] = {
+    **{
+        ("tinydancer_admin", table): ALL_OF_IT
+        for table in (
+            *("agents", "routes", "route_utterances", "route_examples"),
+            *("labelled_requests", "models", "model_activations"),
+        )
+    },
+    ("tinydancer_admin", "budgets"): ALL_OF_IT - {"TRUNCATE"},
+    ("tinydancer_admin", "staged_embeddings"): ALL_OF_IT - {"TRUNCATE"},
+    ("tinydancer_admin", "settings"): {"UPDATE"},
+    **{
+        ("tinydancer_admin", table): {"DELETE"}
+        for table in ("decisions", "usage", "sessions", "route_usage")
+    },
+    ("tinydancer_engine", "decisions"): {"INSERT"},
+    # Columns of these: vectors, and what a training comes to.
+    **{
+        ("tinydancer_engine", table): {"UPDATE of columns"}
+        for table in ("agents", "routes", "route_utterances", "settings")
+    },
+    ("tinydancer_engine", "models"): {"INSERT of columns", "UPDATE of columns"},
+}
+
+
+def test_who_may_write_is_decided_for_each_table(conn):
+    found = conn.execute(
+        """
+        SELECT rolname::text, relname::text, array_agg(
+            CASE WHEN has_table_privilege(rolname, c.oid, kind) THEN kind
+                ELSE kind || ' of columns' END)
+        FROM pg_class AS c, pg_roles, unnest(%s::text[]) AS kind
+        WHERE relnamespace = 'tinydancer'::regnamespace AND relkind IN ('r', 'p', 'v', 'm', 'f')
+            AND rolname = ANY (%s) AND (has_table_privilege(rolname, c.oid, kind)
+                OR kind IN ('INSERT', 'UPDATE') AND has_any_column_privilege(rolname, c.oid, kind))
+        GROUP BY rolname, c.oid
+        """,
+        (sorted(ALL_OF_IT), list(EVERYBODY)),
+    ).fetchall()
+    assert {(role, table): set(kinds) for role, table, kinds in found} == WRITERS
+
+
 def test_a_month_that_is_made_later_is_read_like_the_others(conn):
     with conn.transaction(force_rollback=True):
         conn.execute("SELECT ensure_partitions('2031-05-01', '2031-05-02')")

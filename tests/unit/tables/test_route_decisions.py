@@ -159,9 +159,8 @@ def test_the_explanation_has_every_candidate_with_its_estimates(engine: Engine) 
 def test_the_explanation_says_what_was_measured_and_where_lengths_come_from(
     engine: Engine,
 ) -> None:
-    measured = Agent(
-        "veteran", "llm", ("code",), Prices(), Performance(10.0, 0.7, output_tokens=99.0, outcomes=12)
-    )
+    performance = Performance(10.0, 0.7, output_tokens=99.0, outcomes=12)
+    measured = Agent("veteran", "llm", ("code",), Prices(), performance)
     engine.agents = (measured,)
     (row,) = engine.ask("route_decisions", request="x")
     (candidate,) = explain(row)["candidates"]
