@@ -78,7 +78,9 @@ def test_a_session_is_forgotten_after_its_time_and_each_use_prolongs_it(agents):
     (left,) = agents.execute("SELECT expires_at - now() FROM sessions").fetchone()
     assert 1790 < left.total_seconds() <= 1800
     agents.execute("UPDATE sessions SET expires_at = now() - interval '1 second'")
-    assert ask(agents, "quality")[0] == "good"
+    agent, explanation, *_ = ask(agents, "quality")
+    assert agent == "good"
+    assert explanation["session"] == {"key": "k", "agent": "good", "before": None, "held": False}
     agents.execute("UPDATE sessions SET expires_at = now() - interval '1 second'")
     assert agents.execute("SELECT expire_sessions()").fetchone() == (1,)
     assert agents.execute("SELECT count(*) FROM sessions").fetchone() == (0,)
@@ -120,6 +122,19 @@ def test_a_fallback_takes_the_session_along(agents):
     *_, decision = ask(agents, "quality")
     agents.execute("SELECT ruvector_fallback(%s, 'down')", (decision,))
     assert ask(agents, "quality")[0] == "plain"
+
+
+def test_a_fallback_of_an_earlier_decision_leaves_the_session_where_it_is(agents):
+    # Given a session that has left the agent of its first decision for another
+    agents.execute("SELECT ruvector_register_agent('third', cost_per_call := 1)")
+    *_, decision = ask(agents, "quality")
+    assert ask(agents, "cost", more=", excluded_agents := ARRAY['good']")[0] == "plain"
+    # When that decision falls back, and only a third agent can take it
+    agents.execute("UPDATE agents SET active = false WHERE name = 'plain'")
+    fallback = "SELECT agent_name FROM ruvector_fallback(%s, 'down')"
+    assert agents.execute(fallback, (decision,)).fetchone() == ("third",)
+    # Then the session is where it was
+    assert agents.execute("SELECT agent FROM sessions").fetchone() == ("plain",)
 
 
 def test_sessions_of_two_engines_begin_one_session_with_one_agent(

@@ -71,3 +71,17 @@ def test_routes_searched_elsewhere_lend_what_those_here_would() -> None:
 
 def test_a_route_to_an_agent_that_does_not_exist_changes_nothing() -> None:
     assert fits(Route("r", "", "nobody"), Route("s", "", "b")).tolist() == [[0.6, 0.8]]
+
+
+def test_of_several_routes_to_an_agent_the_nearest_one_is_the_reason() -> None:
+    # Given two routes to a, the second nearer, and one to b
+    routes = [Route("far", "", "a"), Route("near", "", "a"), Route("other", "", "b")]
+    vectors = np.array([[0.8, 0, 0.6], [0, 0, 1], [0, 1, 0]], np.float32)
+    query = np.array([[0, 0.6, 0.8]], np.float32)
+    table = RouteTable.build(routes, vectors, np.arange(3))
+    # When they lend their similarity
+    lifts = fit.lifts(query, AGENTS, table, user_tier=None, now=NOON, default_threshold=0.4)
+    # Then each agent has that of its nearest route
+    assert lifts is not None
+    assert lifts.lent.tolist() == [[0.8, 0.6]]
+    assert [routes[lifts.route_of(0, place)].name for place in (0, 1)] == ["near", "other"]

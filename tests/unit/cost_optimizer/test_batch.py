@@ -74,6 +74,23 @@ def test_with_a_floor_no_limit_is_broken_and_the_bound_is_true(
 
 
 @settings(max_examples=200)
+@given(batches(), st.data())
+def test_who_may_serve_and_how_many_hold_together(
+    batch: tuple[np.ndarray, np.ndarray, np.ndarray], data: st.DataObject
+) -> None:
+    costs, quality, capacity = batch
+    allowed = data.draw(arrays(np.bool_, costs.shape))
+    best = cheapest_by_trying_all(np.where(allowed, costs, np.inf), quality, capacity, -1.0)
+    if best == np.inf:
+        with pytest.raises(NotReady):
+            optimise_batch(costs, quality, allowed=allowed, capacity=capacity)
+        return
+    plan = optimise_batch(costs, quality, allowed=allowed, capacity=capacity)
+    assert plan.total_cost == pytest.approx(best, abs=1e-9)
+    assert allowed[np.arange(len(costs)), plan.choice].all()
+
+
+@settings(max_examples=200)
 @given(
     seed=st.integers(0, 2**32 - 1),
     shape=st.tuples(st.integers(1, 25), st.integers(1, 6)),

@@ -131,3 +131,16 @@ def test_more_values_than_an_engine_takes_are_refused_before_they_are_built() ->
 def test_text_that_is_not_utf8_is_refused() -> None:
     with pytest.raises(frames.FrameError, match="not valid UTF-8"):
         frames.Reader(struct.pack(">I", 2) + b"\xff\xfe").string()
+
+
+@pytest.mark.parametrize(
+    ("match", "value", "message"),
+    [(frames.ANY, "x", "matches any of a list, but has none"), (7, ["x"], "match 7, not 0 or 1")],
+)
+def test_an_input_that_matches_nothing_is_refused(
+    match: int, value: frames.Value, message: str
+) -> None:
+    scan = frames.Scan("t", (), (frames.Input("c", match, value),))
+    _, payload = payload_of(frames.encode_scan(scan))
+    with pytest.raises(frames.FrameError, match=message):
+        frames.decode_scan(payload)

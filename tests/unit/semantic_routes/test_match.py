@@ -194,6 +194,15 @@ def test_a_search_elsewhere_gives_the_same_matches(
     assert [(m.route, m.similarity) for m in there] == [(m.route, m.similarity) for m in here]
 
 
+def test_a_search_elsewhere_measures_its_margin_from_the_best_that_does_not_pass() -> None:
+    best, strict, stricter = route("best"), route("s", threshold=0.85), route("t", threshold=0.85)
+    table = RouteTable.build([best, strict, stricter], unit(0.9, 0.8, 0.6), np.arange(3))
+    near, far = [(best, 0.9), (strict, 0.8)], [(best, 0.9), (stricter, 0.6)]
+    (alone,), (clearer,) = (table.match_found(iter(found), MATCHING) for found in (near, far))
+    (both,) = table.match_found(iter([*near, (stricter, 0.6)]), MATCHING)
+    assert both.confidence == alone.confidence < clearer.confidence
+
+
 def test_a_search_elsewhere_is_read_no_further_than_it_matters() -> None:
     crowd = [route(f"r{at:03}") for at in range(500)]
     table = RouteTable.build(crowd, unit(*[0.5] * 500), np.arange(500))

@@ -95,12 +95,21 @@ def test_an_agent_that_the_model_does_not_know_keeps_its_own_figure_and_says_so(
     assert whole["quality_evidence"] == good.model.evidence.sentence
 
 
-def test_a_floor_holds_for_the_quality_on_this_request(engine: Engine, good: ActiveQuality) -> None:
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"optimize_for": "cost", "min_quality": "0.7"},
+        {"optimize_for": "quality_per_dollar"},
+        {"optimize_for": "balanced"},
+    ],
+)
+def test_quality_counts_as_it_is_on_this_request_though_it_is_not_shown(
+    engine: Engine, good: ActiveQuality, arguments: dict[str, str]
+) -> None:
     learn(engine, good)
-    (row,) = engine.ask(
-        "route_decisions", request="Compute 3 + 4", optimize_for="cost", min_quality="0.7"
-    )
-    assert row["agent_name"] == "logician"
+    for request, agent in (("Compute 3 + 4", "logician"), ("Write a poem about rain", "poet")):
+        (row,) = engine.ask("route_decisions", request=request, columns=["agent_name"], **arguments)
+        assert row["agent_name"] == agent
 
 
 def test_where_outcomes_say_nothing_by_request_the_best_single_agent_is_kept(

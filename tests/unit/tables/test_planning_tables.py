@@ -49,6 +49,14 @@ def test_a_parallel_team_takes_as_long_as_its_slowest_member(engine: Engine) -> 
     assert {float(row["team_latency_ms"] or "") for row in rows} == {slowest}
 
 
+def test_members_of_a_parallel_team_build_on_nobodys_work(engine: Engine) -> None:
+    # "then test the login page" builds on the analysis: one member has both, the other the whole.
+    rows = engine.ask("agent_plans", request=BUILD, num_agents="2", strategy="parallel")
+    found = [found["found_by"] for found in json.loads(rows[0]["explanation"] or "")["members"]]
+    assert found[0] == "joined with what builds on it"
+    assert found[1].startswith("the whole request calls for")
+
+
 def test_an_ensemble_shares_the_task_and_says_how_sure_it_is_together(engine: Engine) -> None:
     rows = engine.ask("agent_plans", request=BUILD, num_agents="3", strategy="ensemble")
     assert {row["agent_name"] for row in rows} == {"gpt-4", "claude-3-haiku", "code-specialist"}

@@ -8,6 +8,7 @@ import pytest
 
 from tinydancer.agents.model import Agent, Performance, Prices
 from tinydancer.errors import InvalidInput
+from tinydancer.explanation import MOST_LISTED
 from tinydancer.neural.active import DefaultClassifier
 from tinydancer.neural.classifier import RouteClassifier
 from tinydancer.semantic_routes.route import Route
@@ -297,3 +298,22 @@ def test_a_request_gets_the_same_answer_alone_and_in_a_batch(engine: Engine) -> 
     together = engine.ask("route_decisions", request=texts, columns=columns)
     alone = [engine.ask("route_decisions", request=text, columns=columns)[0] for text in texts]
     assert together == alone
+
+
+def test_the_first_row_of_a_request_has_its_fallbacks_and_the_others_none(engine: Engine) -> None:
+    first, second = engine.ask("route_decisions", request="x", optimize_for="cost", top_k="2")
+    assert first["fallbacks"] == '{"code-specialist","gpt-4"}'
+    assert second["fallbacks"] is None
+
+
+def test_an_explanation_that_leaves_candidates_out_says_that_it_does(engine: Engine) -> None:
+    (row,) = engine.ask("route_decisions", request="x", optimize_for="cost")
+    assert json.loads(row["explanation"] or "")["truncated"] is False
+    engine.agents = tuple(
+        Agent(f"agent-{at:02}", "llm", (), Prices(per_call=at), Performance(1.0, 0.5))
+        for at in range(MOST_LISTED + 1)
+    )
+    (row,) = engine.ask("route_decisions", request="x", optimize_for="cost")
+    whole = json.loads(row["explanation"] or "")
+    assert len(whole["candidates"]) == MOST_LISTED
+    assert whole["truncated"] is True

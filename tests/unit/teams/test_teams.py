@@ -15,6 +15,7 @@ from tinydancer.agents.registry import AgentTable
 from tinydancer.embeddings.static import StaticEmbedder
 from tinydancer.errors import InvalidInput
 from tinydancer.policies import POLICIES
+from tinydancer.teams import formation
 from tinydancer.teams.decomposition import Part
 from tinydancer.teams.formation import Bids, Limits, Team, form_ensemble, form_team
 from tinydancer.teams.joint_success import unknown_correlations
@@ -227,3 +228,21 @@ def test_no_team_that_keeps_to_the_limits_scores_higher(
     assert sum(member.score for member in team.members) == pytest.approx(best)
     assert team.cost <= max_cost
     assert team.latency_ms <= max_latency
+
+
+def test_a_team_is_exact_where_all_teams_were_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    few = bids([[1.0] * 4] * 2, [[1.0] * 4] * 2, [[0.5, 0.6, 0.7, 0.8]] * 2)
+    assert form_team("pipeline", PARTS[:2], few, Limits()).exact
+    monkeypatch.setattr(formation, "MOST_STEPS", 2)
+    assert not form_team("pipeline", PARTS[:2], few, Limits()).exact
+
+
+def test_an_ensemble_is_exact_where_all_agents_were_compared() -> None:
+    def ensemble(agents: int) -> Team:
+        chances = np.linspace(0.5, 0.9, agents).tolist()
+        offers = bids([[1.0] * agents], [[1.0] * agents], [chances])
+        return form_ensemble(PARTS[0], 2, offers, unknown_correlations(agents), Limits())
+
+    assert ensemble(formation.SHORTLIST).exact
+    # The surest, cheapest and quickest are compared; of 50 that are equal, not all of them.
+    assert not ensemble(5 * formation.SHORTLIST).exact
