@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from tinydancer.store.settings import Settings, read_settings
+
 
 def test_every_object_has_a_comment(conn):
     undescribed = conn.execute(
@@ -76,3 +78,7 @@ def test_embeddings_have_an_hnsw_index_by_cosine(conn):
         " AND indexdef LIKE '%USING hnsw (embedding%vector_cosine_ops)%' ORDER BY 1"
     ).fetchall()
     assert [table for (table,) in tables][:3] == ["agents", "route_utterances", "routes"]
+
+
+def test_the_settings_of_a_new_database_are_those_that_the_engine_takes_for_defaults(conn):
+    assert read_settings(conn) == Settings()

@@ -168,6 +168,19 @@ def test_a_database_that_does_not_answer_ends_in_a_hint_soon() -> None:
     assert "Hint: See that the server runs" in done.stderr
 
 
+@pytest.mark.parametrize(
+    "command",
+    [("reembed", "--embedder", "static"), ("fit-cascade", "--share", "0.1"), ("upgrade",)],
+)
+def test_a_command_for_a_database_that_is_not_there_speaks_of_its_own_options(
+    command: list[str], tmp_path: Path
+) -> None:
+    done = run(*command, "--dsn", f"host={tmp_path} dbname=x")
+    assert done.returncode == 1
+    assert "the database can't be reached" in done.stderr
+    assert "Hint: See that the server runs, and that --dsn" in done.stderr
+
+
 def test_an_empty_password_file_is_refused(empty_database: str, tmp_path: Path) -> None:
     secret = tmp_path / "nothing"
     secret.write_text("\n")
