@@ -12,10 +12,12 @@ PACKAGES = {
 setup(
     packages=sorted(PACKAGES),
     package_dir=PACKAGES,
+    # What package_data names, and no more: folders of data would be taken for packages left out.
+    include_package_data=False,
     package_data={
         "tinydancer.sql": ["**/*.sql"],
         "tinydancer_fdw.native": ["*.c", "*.h"],
-        "tinydancer": ["py.typed", "**/*.safetensors", "**/*.json", "**/*.npz", "**/*.md"],
+        "tinydancer": ["py.typed", "**/*.safetensors", "**/*.json", "**/*.md"],
         "tinydancer_fdw": ["py.typed"],
     },
 )
