@@ -46,6 +46,9 @@ struct Connection
 	size_t		frame;			/* length of the frame handed out last, at `start` */
 };
 
+#define ACCESS_HINT \
+	"The server's account may not open it. A Unix socket is open to the group that " \
+	"\"tinydancer serve --group\" names, in a directory that it may enter."
 #define START_HINT "Start it with \"tinydancer up\", or with \"tinydancer serve\" for an engine alone."
 
 /* ---- opening.c ---- */

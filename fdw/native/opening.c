@@ -32,7 +32,7 @@ not_reached(Connection *connection, int error)
 	ereport(ERROR,
 			errcode(ERRCODE_SQLCLIENT_UNABLE_TO_ESTABLISH_SQLCONNECTION),
 			errmsg("could not connect to the Tiny Dancer engine at %s: %m", connection->where),
-			errhint(START_HINT));
+			errhint(error == EACCES ? ACCESS_HINT : START_HINT));
 }
 
 /* ---- addresses ---- */

@@ -64,6 +64,12 @@ class Address:
         return f"Start it with: tinydancer up, or: tinydancer serve --dsn DSN {where}"
 
 
+ACCESS_HINT = (
+    "The server's account may not open it. A Unix socket is open to the group that "
+    "tinydancer serve --group names, in a directory that it may enter."
+)
+
+
 def never() -> bool:
     """No interrupt: for callers that have none."""
     return False
@@ -188,6 +194,8 @@ class Client:
                 hint=f'Its certificate has to be for "{address.host}", and one of those in '
                 f"{address.sslrootcert} has to vouch for it.",
             ) from None
+        except PermissionError as error:
+            raise self._unreachable(error.strerror or str(error), ACCESS_HINT) from None
         except OSError as error:
             raise self._unreachable(error.strerror or str(error)) from None
         try:
@@ -224,11 +232,11 @@ class Client:
         self._busy.discard(connection)
         connection.close()
 
-    def _unreachable(self, reason: str) -> Unreachable:
+    def _unreachable(self, reason: str, hint: str = "") -> Unreachable:
         return Unreachable(
             "08001",
             f"no Tiny Dancer engine answers at {self.address}: {reason}",
-            hint=self.address.start_hint,
+            hint=hint or self.address.start_hint,
         )
 
     def _went_away(self, reason: str) -> Unreachable:

@@ -59,6 +59,17 @@ def test_an_engine_that_is_down_is_an_error_that_names_the_socket_and_the_comman
     assert survivor.execute(QUERY).fetchall() == [ROW]
 
 
+def test_an_engine_that_the_server_may_not_open_is_an_error_that_names_the_option(
+    survivor: Connection, engine: ScriptedEngine
+) -> None:
+    engine.path.chmod(0)
+    with pytest.raises(
+        SqlclientUnableToEstablishSqlconnection, match="Permission denied"
+    ) as caught:
+        survivor.execute(QUERY)
+    assert "tinydancer serve --group" in str(caught.value.diag.message_hint)
+
+
 def test_an_engine_that_was_restarted_between_scans_goes_unnoticed(
     survivor: Connection, engine: ScriptedEngine
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import threading
 import time
@@ -81,6 +82,28 @@ def client_of(address: Address, **options: Callable[[], bool]) -> Iterator[Clien
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     return tmp_path / "engine.sock"
+
+
+def test_an_engine_that_the_account_may_not_open_is_an_error_that_names_the_option(
+    path: Path,
+) -> None:
+    account = os.geteuid()
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen()
+        path.chmod(0)
+        if account == 0:
+            os.seteuid(65534)  # root may open anything
+        try:
+            with (
+                client_of(Address(socket=str(path))) as client,
+                pytest.raises(Unreachable) as caught,
+            ):
+                list(client.scan(SCAN))
+        finally:
+            os.seteuid(account)
+    assert f'socket "{path}": Permission denied' in caught.value.message
+    assert "tinydancer serve --group" in caught.value.hint
 
 
 def test_an_absent_engine_is_an_error_with_the_socket_and_the_command(path: Path) -> None:
