@@ -34,7 +34,7 @@ class MiniLMEmbedder:
     nothing is padded. Texts are cut at MAX_TOKENS, the model's own limit. Thread-safe.
     """
 
-    def __init__(self, directory: Path, *, threads: int = 1) -> None:
+    def __init__(self, directory: Path) -> None:
         vocabulary_file, graph_file = directory / VOCABULARY_FILE, directory / GRAPH_FILE
         for file in (vocabulary_file, graph_file):
             if not file.is_file():
@@ -46,7 +46,7 @@ class MiniLMEmbedder:
             self._ends = vocabulary.index("[CLS]"), vocabulary.index("[SEP]")
         except ValueError as error:
             raise NotReady(f"{vocabulary_file}: {error}", hint=FETCH) from None
-        self._session = _session(graph_file, threads)
+        self._session = _session(graph_file)
         self._dimension = _dimension(graph_file, self._session)
         if not np.isfinite(self.embed_ids(np.empty((1, 0), dtype=np.int64))).all():
             raise NotReady(f"{graph_file} gives vectors that are not finite numbers", hint=FETCH)
@@ -92,7 +92,7 @@ class MiniLMEmbedder:
         return vectors
 
 
-def _session(graph_file: Path, threads: int) -> onnxruntime.InferenceSession:
+def _session(graph_file: Path) -> onnxruntime.InferenceSession:
     try:
         import onnxruntime
     except ImportError:
@@ -101,7 +101,7 @@ def _session(graph_file: Path, threads: int) -> onnxruntime.InferenceSession:
             hint="pip install 'tinydancer-router[minilm]'",
         ) from None
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
+    options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
     try:
         return onnxruntime.InferenceSession(

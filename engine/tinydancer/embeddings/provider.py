@@ -25,16 +25,14 @@ class ProviderSettings:
     """Where the service is and how it is asked.
 
     `url` is the base before /embeddings ("https://api.openai.com/v1"). `dimension` is what every
-    vector must have; with `send_dimension` the service is asked for it, where it can shorten its
-    vectors. `batch` is texts a call, `timeout` seconds for one attempt, `retries` the attempts
-    after the first. The key is sent as a bearer token and shown nowhere.
+    vector must have. `batch` is texts a call, `timeout` seconds for one attempt, `retries` the
+    attempts after the first. The key is sent as a bearer token and shown nowhere.
     """
 
     url: str
     model: str
     dimension: int
     api_key: str = field(default="", repr=False)
-    send_dimension: bool = False
     batch: int = 256
     timeout: float = 30.0
     retries: int = 4
@@ -104,8 +102,6 @@ class OpenAIEmbedder:
             "input": [text or " " for text in batch],
             "encoding_format": "float",
         }
-        if self._settings.send_dimension:
-            content["dimensions"] = self._settings.dimension
         try:
             body = json.dumps(content, ensure_ascii=False).encode()
         except UnicodeEncodeError as error:

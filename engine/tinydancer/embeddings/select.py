@@ -19,17 +19,16 @@ from tinydancer.errors import InvalidInput
 KINDS = ("static", "minilm", "cascade", "openai", "sentence-transformers")
 KEY_VARIABLE = "TINYDANCER_EMBEDDER_API_KEY"
 KEY_FILE_VARIABLE = "TINYDANCER_EMBEDDER_API_KEY_FILE"
+CACHED_TEXTS = 10_000
+"""Texts whose vectors are remembered."""
 
 
 @dataclass(frozen=True)
 class EmbedderSettings:
     """What is asked of an embedder. Each kind reads the fields that concern it.
 
-    minilm, cascade: `models`, the directory that models are fetched to (None: the user's cache)
-    and `threads`; cascade: `cascade_threshold`, the margin below which MiniLM takes over. openai:
-    `url`, `model`, `dimension`, `api_key`, `send_dimension`, `batch`, `timeout` in seconds,
-    `retries`. sentence-transformers: `model`, `dimension`, `threads`. `cache` is how many texts'
-    vectors are remembered; 0 is none.
+    cascade: `cascade_threshold`, the margin below which MiniLM takes over. openai: `url`, `model`,
+    `dimension`, `api_key`. sentence-transformers: `model`, `dimension`.
     """
 
     kind: str = "static"
@@ -37,14 +36,7 @@ class EmbedderSettings:
     url: str | None = None
     dimension: int = 384
     api_key: str = field(default="", repr=False)
-    send_dimension: bool = False
-    batch: int = 256
-    timeout: float = 30.0
-    retries: int = 4
-    models: Path | None = None
-    threads: int = 1
     cascade_threshold: float = 0.06
-    cache: int = 10_000
 
 
 def embedder_for(settings: EmbedderSettings) -> Embedder:
@@ -105,26 +97,24 @@ def read_api_key() -> str:
 
 def _embedder(settings: EmbedderSettings) -> Embedder:
     if settings.kind == "static":
-        return _cached(StaticEmbedder.builtin(), settings)
+        return _cached(StaticEmbedder.builtin())
     if settings.kind == "minilm":
-        return _cached(_minilm(settings), settings)
+        return _cached(_minilm())
     if settings.kind == "cascade":
-        accurate = _cached(_minilm(settings), settings)
+        accurate = _cached(_minilm())
         return CascadeEmbedder(StaticEmbedder.builtin(), accurate, settings.cascade_threshold)
     if settings.kind == "openai":
-        return _cached(_openai(settings), settings)
+        return _cached(_openai(settings))
     if settings.kind == "sentence-transformers":
         name = _needed(settings.model, "model", settings.kind)
-        embedder = SentenceTransformersEmbedder(name, settings.dimension, threads=settings.threads)
-        return _cached(embedder, settings)
+        return _cached(SentenceTransformersEmbedder(name, settings.dimension))
     raise InvalidInput(
         f"unknown embedder {settings.kind!r}", hint=f"use one of: {', '.join(KINDS)}"
     )
 
 
-def _minilm(settings: EmbedderSettings) -> MiniLMEmbedder:
-    directory = minilm_directory(settings.models or default_cache_dir())
-    return MiniLMEmbedder(directory, threads=settings.threads)
+def _minilm() -> MiniLMEmbedder:
+    return MiniLMEmbedder(minilm_directory(default_cache_dir()))
 
 
 def _openai(settings: EmbedderSettings) -> OpenAIEmbedder:
@@ -134,10 +124,6 @@ def _openai(settings: EmbedderSettings) -> OpenAIEmbedder:
             model=_needed(settings.model, "model", settings.kind),
             dimension=settings.dimension,
             api_key=settings.api_key,
-            send_dimension=settings.send_dimension,
-            batch=settings.batch,
-            timeout=settings.timeout,
-            retries=settings.retries,
         )
     )
 
@@ -151,5 +137,5 @@ def _needed(value: str | None, name: str, kind: str) -> str:
     return value
 
 
-def _cached(embedder: Embedder, settings: EmbedderSettings) -> Embedder:
-    return CachedEmbedder(embedder, settings.cache) if settings.cache else embedder
+def _cached(embedder: Embedder) -> Embedder:
+    return CachedEmbedder(embedder, CACHED_TEXTS)

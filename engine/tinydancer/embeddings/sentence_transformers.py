@@ -35,19 +35,18 @@ class SentenceTransformersEmbedder:
 
     `name` is the absolute path of a model's directory, or a model of the Hugging Face hub that is
     in this machine's cache; nothing is downloaded. The weights must be safetensors, and code that
-    comes with a model is not run. What a text has beyond the model's limit is left out. `threads`
-    are torch's, which has one number for the process. Tokens are counted by the built-in WordPiece
-    vocabulary.
+    comes with a model is not run. What a text has beyond the model's limit is left out. torch gets
+    one thread, in the whole process. Tokens are counted by the built-in WordPiece vocabulary.
 
     Raises NotReady where the package is missing, or the model is missing, damaged or useless;
     InvalidInput where it has another dimension.
     """
 
-    def __init__(self, name: str, dimension: int, *, threads: int = 1) -> None:
+    def __init__(self, name: str, dimension: int) -> None:
         _check_package()
         import torch
 
-        torch.set_num_threads(threads)
+        torch.set_num_threads(1)
         directory = _directory(name)
         self._name = name
         self._transformer = _load(name, directory)

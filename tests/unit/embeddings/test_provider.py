@@ -115,14 +115,13 @@ def test_vectors_come_in_the_order_of_the_texts_at_unit_length(service: Service)
 
 
 def test_a_request_is_what_the_service_expects(service: Service) -> None:
-    embedder(service, send_dimension=True).embed(["hello"])
+    embedder(service).embed(["hello"])
     assert service.requests == [
         {
             "path": "/v1/embeddings",
             "model": "small",
             "input": ["hello"],
             "encoding_format": "float",
-            "dimensions": 3,
         }
     ]
     assert service.headers[0]["Authorization"] == f"Bearer {KEY}"

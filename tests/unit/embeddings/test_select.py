@@ -30,10 +30,6 @@ def test_the_default_is_the_static_table_behind_a_cache() -> None:
     assert embedder.model == StaticEmbedder.builtin().model
 
 
-def test_without_a_cache_the_embedder_stands_alone() -> None:
-    assert isinstance(embedder_for(EmbedderSettings(cache=0)), StaticEmbedder)
-
-
 def test_what_an_embedder_has_done_is_counted() -> None:
     # given the static table behind a cache, as the accurate half of a cascade
     cached = embedder_for(EmbedderSettings())
@@ -49,9 +45,12 @@ def test_what_an_embedder_has_done_is_counted() -> None:
 
 
 @pytest.mark.parametrize("kind", ["minilm", "cascade"])
-def test_a_model_that_was_not_fetched_is_an_error_that_says_how(tmp_path: Path, kind: str) -> None:
+def test_a_model_that_was_not_fetched_is_an_error_that_says_how(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     with pytest.raises(NotReady, match="there is no") as caught:
-        embedder_for(EmbedderSettings(kind=kind, models=tmp_path))
+        embedder_for(EmbedderSettings(kind=kind))
     assert "tinydancer models fetch minilm" in caught.value.hint
 
 
