@@ -46,13 +46,3 @@ def fit_isotonic(estimates: Doubles, outcomes: Doubles) -> Calibration:
         blocks.append(block)
     sums = np.array(blocks)
     return Calibration(sums[:, 1] / sums[:, 2], sums[:, 0] / sums[:, 2])
-
-
-def calibration_error(probabilities: Doubles, outcomes: Doubles, bins: int = 10) -> float:
-    """Expected calibration error over equally filled bins (Naeini et al. 2015)."""
-    order = np.argsort(probabilities, kind="stable")
-    error = 0.0
-    for group in np.array_split(order, bins):
-        if len(group):
-            error += abs(probabilities[group].mean() - outcomes[group].mean()) * len(group)
-    return float(error / max(len(order), 1))

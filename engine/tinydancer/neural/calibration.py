@@ -81,12 +81,12 @@ def mix(logits: Sequence[Floats], weights: Sequence[float]) -> Floats:
     return total
 
 
-def expected_calibration_error(probabilities: Floats, labels: Integers, bins: int = BINS) -> float:
-    """Σ share of rows × |accuracy - mean confidence| over bins of equal width (Guo et al. 2017)."""
+def expected_calibration_error(probabilities: Floats, labels: Integers) -> float:
+    """Σ share of rows × |accuracy - mean confidence| over BINS of equal width (Guo et al. 2017)."""
     confidence = probabilities.max(axis=1)
     right = probabilities.argmax(axis=1) == labels
-    place = np.minimum((confidence * bins).astype(np.int64), bins - 1)
-    gaps = np.zeros(bins)
+    place = np.minimum((confidence * BINS).astype(np.int64), BINS - 1)
+    gaps = np.zeros(BINS)
     np.add.at(gaps, place, right - confidence.astype(np.float64))
     return float(np.abs(gaps).sum() / len(labels))
 
