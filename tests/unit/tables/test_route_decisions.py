@@ -317,3 +317,20 @@ def test_an_explanation_that_leaves_candidates_out_says_that_it_does(engine: Eng
     whole = json.loads(row["explanation"] or "")
     assert len(whole["candidates"]) == MOST_LISTED
     assert whole["truncated"] is True
+
+
+def test_an_agent_that_lacks_two_capabilities_is_refused_once(engine: Engine) -> None:
+    # gpt-4 has one of the two, code-specialist the other, and claude-3-haiku neither.
+    (row,) = engine.ask(
+        "route_decisions", request="x", required_capabilities=["reasoning", "debugging"]
+    )
+    counts = json.loads(row["explanation"] or "")["counts"]
+    assert counts["by_constraint"] == {"required_capabilities": 3}
+
+
+def test_the_best_is_said_to_be_so_and_the_next_to_be_next(engine: Engine) -> None:
+    rows = engine.ask("route_decisions", request="x", optimize_for="cost", top_k="2")
+    assert [(row["reasoning"] or "").split(":")[0] for row in rows] == [
+        "claude-3-haiku is the cheapest of 3 agents that qualify",
+        "code-specialist is number 2 by cost of 3 that qualify",
+    ]

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from tinydancer.embeddings.static import StaticEmbedder
 from tinydancer.teams.decomposition import (
     MOST_PARTS,
+    Part,
     assign_capabilities,
     exactly,
     independent,
@@ -97,6 +98,15 @@ def test_there_are_as_many_parts_as_agents(embedder: StaticEmbedder, count: int)
     assert len(fitted) == count
     added = [part.capability for part in fitted if part.reason.startswith("the whole request")]
     assert len(set(added)) == len(added)
+
+
+def test_with_fewer_agents_the_neighbours_that_are_most_alike_are_joined(
+    embedder: StaticEmbedder,
+) -> None:
+    texts = ("bake a cake", "cook dinner", "repair the car engine")
+    parts = [Part(text, "given", False) for text in texts]
+    fitted = exactly(parts, 2, "; ".join(texts), (), embedder)
+    assert [part.text for part in fitted] == ["bake a cake; cook dinner", "repair the car engine"]
 
 
 @settings(max_examples=150, deadline=None)
