@@ -19,6 +19,7 @@ from tinydancer.explanation import Evidence, Explainer
 from tinydancer.learning.expected import with_learned
 from tinydancer.learning.requests import describe
 from tinydancer.policies import POLICIES, Policy
+from tinydancer.policies.estimates import Estimates
 from tinydancer.router import Barrier, Constraints, Decisions, barriers, decide, estimate
 from tinydancer.tables import text
 from tinydancer.tables.context import ActiveQuality, Context, Keep, Reservations, Settings
@@ -106,53 +107,15 @@ def decide_texts(
 
     With `ids`, its cost and a place at its agent are reserved, where there are bounds to them.
     """
-    agents, routes = context.snapshot.agents, context.snapshot.routes
-    settings = context.snapshot.settings
-    expected = question.integer("expected_output_tokens")
-    tokens_in = context.embedder.count_tokens(texts)
-    tokens_out = output_tokens(agents, expected, settings.default_output_tokens)
+    agents, settings = context.snapshot.agents, context.snapshot.settings
     constraints = _constraints(question)
-    learned = _learned(context, policy, constraints, columns)
-    similarity = suits = categories = lifts = fits = vectors = None
-    # A decision by cost alone needs no vector, unless its route might be out of money.
-    routed = "route" in context.snapshot.budgets
-    wanted = learned or routed or policy.wants_fit or not MEANING.isdisjoint(columns)
-    if len(agents) and wanted:
-        similar = partial(_similar, context, question)
-        vectors = embed_requests(context.embedder, texts, lambda v: fit.margins(*similar(v)))
-        similarity, lifts = similar(vectors)
-        suits, categories = _by_category(context, similarity, vectors, texts)
-        fits = fit.fit(suits, lifts)
-    estimates = estimate(agents, tokens_in, tokens_out, fits)
-    if learned is not None and vectors is not None:
-        estimates = with_learned(
-            estimates,
-            learned.model,
-            learned.name,
-            describe(texts, vectors),
-            agents,
-            alone=policy.name == "quality",
-        )
+    estimates, evidence = _estimates(context, question, policy, constraints, texts, columns)
     barred = barriers(agents, estimates, constraints)
     if (pool := context.snapshot.pool).retry_at:
         barred = (*barred, *open_circuits(pool, agents, context.now))
-    evidence = Evidence(
-        tokens_in=tokens_in,
-        tokens_out=tokens_out,
-        expected=expected,
-        embedder=context.embedder.model,
-        routes=routes,
-        similarity=similarity,
-        suits=suits,
-        categories=categories,
-        lifts=lifts,
-        vectors=vectors,
-        unknown=tuple(name for name in constraints.excluded_agents if name not in agents.positions),
-    )
 
     # Only what is kept can teach anybody anything; all else stays deterministic.
     explorer = None if ids is None else _explorer(settings, ids, texts)
-
     holder = _holder(context, question)
 
     def choose(more: Sequence[Barrier]) -> Decisions:
@@ -175,6 +138,59 @@ def decide_texts(
         look_first=explorer is not None,
     )
     return decisions, evidence
+
+
+def _estimates(
+    context: Context,
+    question: Question,
+    policy: Policy,
+    constraints: Constraints,
+    texts: Sequence[str],
+    columns: Collection[str],
+) -> tuple[Estimates, Evidence]:
+    """What each agent is expected to do for each text, and what that rests on.
+
+    Only what the policy, the constraints or the wanted columns go by is worked out.
+    """
+    agents, routes = context.snapshot.agents, context.snapshot.routes
+    expected = question.integer("expected_output_tokens")
+    tokens_in = context.embedder.count_tokens(texts)
+    tokens_out = output_tokens(agents, expected, context.snapshot.settings.default_output_tokens)
+    learned = _learned(context, policy, constraints, columns)
+    similarity = suits = categories = lifts = fits = vectors = None
+    # A decision by cost alone needs no vector, unless its route might be out of money.
+    routed = "route" in context.snapshot.budgets
+    wanted = learned or routed or policy.wants_fit or not MEANING.isdisjoint(columns)
+    if len(agents) and wanted:
+        similar = partial(_similar, context, question)
+        vectors = embed_requests(context.embedder, texts, lambda v: fit.margins(*similar(v)))
+        similarity, lifts = similar(vectors)
+        suits, categories = _by_category(context, similarity, vectors, texts)
+        fits = fit.fit(suits, lifts)
+    estimates = estimate(agents, tokens_in, tokens_out, fits)
+    if learned is not None and vectors is not None:
+        estimates = with_learned(
+            estimates,
+            learned.model,
+            learned.name,
+            describe(texts, vectors),
+            agents,
+            alone=policy.name == "quality",
+        )
+    evidence = Evidence(
+        tokens_in=tokens_in,
+        tokens_out=tokens_out,
+        expected=expected,
+        embedder=context.embedder.model,
+        routes=routes,
+        similarity=similarity,
+        suits=suits,
+        categories=categories,
+        lifts=lifts,
+        vectors=vectors,
+        unknown=tuple(name for name in constraints.excluded_agents if name not in agents.positions),
+    )
+    return estimates, evidence
 
 
 def _explorer(settings: Settings, ids: Sequence[UUID], texts: Sequence[str]) -> Explorer | None:
