@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
@@ -50,62 +50,64 @@ class Matching:
     rates: Rates | None = None
 
 
-def permitted_hits(passing: Iterable[Hit], matching: Matching, shared: SharedWords) -> list[Hit]:
-    """The first of `passing`, best first, whose conditions hold: as many as can matter.
-
-    Where words are shared all can: a route far down may come first by its words.
-    """
-    top_k = matching.top_k
-    permitted: list[Hit] = []
-    for route, similarity in passing:
-        # One more than asked for, since the margin of the last is over the next.
-        if (
-            not shared
-            and len(permitted) > top_k
-            and _nearness(similarity) < _nearness(permitted[top_k - 1][1])
-        ):
-            break
-        if route.conditions.permit(matching.user_tier, matching.now):
-            permitted.append((route, similarity))
-    return permitted
-
-
-def ranked_matches(
-    permitted: list[Hit],
-    runner_up: float,
+def best_matches(
+    passing: Iterable[Hit],
+    runner_up: Callable[[], float],
     closeness: float | None,
     matching: Matching,
     shared: SharedWords,
 ) -> list[Match]:
-    """The best of the permitted routes, given by falling similarity.
+    """The best of `passing`, which come best first, whose conditions and rate limits hold.
 
     Similarity decides; among equals (to EQUAL_DIGITS) priority, then the exact similarity, then
     the name. Where words are shared, that order is fused with the one by their number. `runner_up`
-    is the similarity of the best route that did not pass. The first match takes the route, for
-    its rate limit; the others would only be able to.
+    gives the similarity of the best route that did not pass, once the first ones were read. The
+    first match takes the route, for its rate limit; the others would only be able to.
     """
-    first = permitted[0][1] if permitted else 0.0
-    runner_up = max(runner_up, UNRELATED)
-    second = max(permitted[1][1] if len(permitted) > 1 else UNRELATED, runner_up)
-    permitted = sorted(
-        permitted, key=lambda hit: (-_nearness(hit[1]), -hit[0].priority, -hit[1], hit[0].name)
-    )
-    if shared:
-        permitted = _fused(permitted, shared)
     rates = matching.rates
     matches: list[Match] = []
-    for route, similarity in permitted:
-        if len(matches) == matching.top_k:
-            break
-        limit = route.conditions.rate_limit_per_minute
-        if limit is not None and rates is not None:
-            within = rates.left if matches else rates.take
-            if not within(route.name, limit):
-                continue
-        margin = similarity - (second if similarity == first else max(first, runner_up))
-        confidence = matching.calibration.confidence(similarity, margin, closeness)
-        matches.append(Match(route, similarity, confidence))
+    first = second = below = UNRELATED
+    for number, permitted in enumerate(_permitted(passing, matching, shared)):
+        if number == 0:
+            below = max(runner_up(), UNRELATED)
+            first = permitted[0][1]
+            second = max(permitted[1][1] if len(permitted) > 1 else UNRELATED, below)
+        ranked = sorted(
+            permitted, key=lambda hit: (-_nearness(hit[1]), -hit[0].priority, -hit[1], hit[0].name)
+        )
+        for route, similarity in _fused(ranked, shared) if shared else ranked:
+            limit = route.conditions.rate_limit_per_minute
+            if limit is not None and rates is not None:
+                within = rates.left if matches else rates.take
+                if not within(route.name, limit):
+                    continue
+            margin = similarity - (second if similarity == first else max(first, below))
+            confidence = matching.calibration.confidence(similarity, margin, closeness)
+            matches.append(Match(route, similarity, confidence))
+            if len(matches) == matching.top_k:
+                return matches
     return matches
+
+
+def _permitted(
+    passing: Iterable[Hit], matching: Matching, shared: SharedWords
+) -> Iterator[list[Hit]]:
+    """The hits whose conditions hold, a piece at a time: all of one are nearer than those of the
+    next. A piece is as many as can matter, unless rate limits leave some of them out.
+
+    Where words are shared all can: a route far down may come first by its words.
+    """
+    piece: list[Hit] = []
+    for route, similarity in passing:
+        # One more than asked for, since the margin of the last is over the next.
+        enough = not shared and len(piece) > matching.top_k
+        if enough and _nearness(similarity) < _nearness(piece[-1][1]):
+            yield piece
+            piece = []
+        if route.conditions.permit(matching.user_tier, matching.now):
+            piece.append((route, similarity))
+    if piece:
+        yield piece
 
 
 def _fused(ranked: list[Hit], shared: SharedWords) -> list[Hit]:

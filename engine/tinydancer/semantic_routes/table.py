@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from tinydancer.embeddings.base import Vectors
 from tinydancer.embeddings.cascade import margins_of
 from tinydancer.embeddings.cosine import cosines
-from tinydancer.semantic_routes.ranking import Match, Matching, permitted_hits, ranked_matches
+from tinydancer.semantic_routes.ranking import Match, Matching, best_matches
 from tinydancer.semantic_routes.route import DIGITS, UNRELATED, Hit, Route
 from tinydancer.semantic_routes.words import NO_WORDS, SharedWords, WordIndex, Words
 
@@ -187,9 +187,8 @@ class RouteTable:
             return []
         order = _best_first(np.where(passes, similarities, _NEVER), _FEW + matching.top_k)
         pairs = ((self.routes[at], round(similarities.item(at), DIGITS)) for at in order)
-        permitted = permitted_hits(pairs, matching, shared)
         runner_up = round(float(np.where(passes, -1.0, similarities).max()), DIGITS)
-        return ranked_matches(permitted, runner_up, self.closeness, matching, shared)
+        return best_matches(pairs, lambda: runner_up, self.closeness, matching, shared)
 
     def match_found(
         self, found: Iterable[Hit], matching: Matching, words: Words = NO_WORDS
@@ -217,8 +216,7 @@ class RouteTable:
                 if value < lowest and not awaited:
                     return
 
-        permitted = permitted_hits(passing(), matching, shared)
-        return ranked_matches(permitted, runner_up, None, matching, shared)
+        return best_matches(passing(), lambda: runner_up, None, matching, shared)
 
     def _shared(self, words: Words) -> SharedWords:
         return self.word_index.shared(words) if words and self.word_index is not None else {}

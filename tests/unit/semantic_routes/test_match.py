@@ -123,6 +123,24 @@ def test_only_the_first_match_takes_the_route_and_one_used_up_is_left_out() -> N
     assert rates.taken == ["a", "a", "b", "b"]
 
 
+def test_however_many_are_used_up_the_next_one_takes_their_place() -> None:
+    # Given a crowd of routes that are used up, and one further down that is not
+    limits = Conditions(rate_limit_per_minute=1)
+    crowd = [(route(f"r{at}", conditions=limits), 0.9 - at / 50) for at in range(9)]
+    hits = [*crowd, (route("free"), 0.6), (route("last"), 0.55)]
+    table = RouteTable.build(
+        [one for one, _ in hits], unit(*(s for _, s in hits)), np.arange(len(hits))
+    )
+    for top_k in (1, 2, 3):
+        rates = Counter([one.name for one, _ in crowd[:8]])
+        how = replace(MATCHING, rates=rates, top_k=top_k)
+        # When it is asked for the best few, then they are those that can be taken
+        (here,) = table.match(QUERY, how)
+        assert names(here) == ["r8", "free", "last"][:top_k]
+        assert rates.taken[8:] == ["r8"]
+        assert names(table.match_found(iter(hits), how)) == ["free", "last"][:top_k]
+
+
 def test_confidence_grows_with_similarity_and_with_the_margin_over_the_next() -> None:
     (alone,) = match((route("a"), 0.8), (route("b"), 0.1))
     close = match((route("a"), 0.8), (route("b"), 0.75))
