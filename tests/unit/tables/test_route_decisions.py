@@ -324,8 +324,14 @@ def test_an_agent_that_lacks_two_capabilities_is_refused_once(engine: Engine) ->
     (row,) = engine.ask(
         "route_decisions", request="x", required_capabilities=["reasoning", "debugging"]
     )
-    counts = json.loads(row["explanation"] or "")["counts"]
-    assert counts["by_constraint"] == {"required_capabilities": 3}
+    whole = explain(row)
+    assert whole["counts"]["by_constraint"] == {"required_capabilities": 3}
+    assert {
+        "agent": "code-specialist",
+        "constraint": "required_capabilities",
+        "limit": "reasoning",
+        "actual": ["code-execution", "debugging", "testing"],
+    } in whole["refusals"]
 
 
 def test_the_best_is_said_to_be_so_and_the_next_to_be_next(engine: Engine) -> None:

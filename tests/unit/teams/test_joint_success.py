@@ -9,7 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tinydancer.teams.joint_success import PRIOR_CORRELATION, error_correlations, joint_success
+from tinydancer.teams.joint_success import (
+    PRIOR_CORRELATION,
+    PRIOR_WEIGHT,
+    error_correlations,
+    joint_success,
+)
 
 chances = st.lists(st.floats(0.01, 0.99), min_size=1, max_size=6).map(np.array)
 
@@ -62,3 +67,11 @@ def test_correlation_is_found_in_outcomes_and_unseen_pairs_keep_the_prior() -> N
     assert found.values[0, 3] == PRIOR_CORRELATION
     assert found.requests[0, 3] == 0
     assert found.requests[0, 1] == 3000
+
+
+def test_few_outcomes_are_drawn_to_the_prior() -> None:
+    # Two agents that never failed together, on half as many requests as the prior counts for
+    requests = int(PRIOR_WEIGHT) // 2
+    turns = np.arange(requests) % 2
+    found = error_correlations(np.column_stack([turns, 1 - turns]).astype(float))
+    assert found.values[0, 1] == pytest.approx(PRIOR_CORRELATION * 2 / 3)
