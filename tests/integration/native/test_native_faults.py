@@ -158,6 +158,7 @@ WRONG = {
     "an end with too few bytes": frames.frame(frames.END, b"\0"),
     "an end with too many bytes": frames.frame(frames.END, b"\0" * 9),
     "an error without strings": frames.frame(frames.ERROR, b"\0\0"),
+    "an error whose text has a NUL": frames.encode_error("22023", "\0" + "x" * 1_000_000),
     "an error that is not UTF-8": frames.frame(
         frames.ERROR, (struct.pack(">I", 5) + b"22023" + (struct.pack(">I", 1) + b"\xff") * 3)
     ),
