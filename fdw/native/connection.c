@@ -351,6 +351,12 @@ connection_ask(Connection **holder, const EngineTarget *target, const StringInfo
 			connection->busy = true;
 			connection->timeout = target->options.timeout;
 			*holder = connection;
+			if (!wire_quiet(connection))
+			{
+				connection_close(connection);
+				*holder = NULL;
+				continue;
+			}
 		}
 		else
 		{
