@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from tinydancer_fdw import frames, streams
 from tinydancer_fdw.frames import FrameError, Scan
-from tinydancer_fdw.streams import SLICE, Stream
+from tinydancer_fdw.streams import SLICE, Interrupted, Stream
 
 # Below the size from which malloc maps fresh memory for each read, which costs ten times the read.
 _RECEIVE = 64 * 1024
@@ -326,6 +326,8 @@ class _Connection:
 
     def _fill(self, size: int, timeout: float) -> None:
         while len(self._buffer) < size:
+            if self._interrupted():
+                raise Interrupted
             try:
                 # One short wait without ceremony: nearly every answer comes within it.
                 if not self._poll.poll(SLICE * 1000):

@@ -6,7 +6,8 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -142,6 +143,45 @@ def test_an_interrupt_ends_the_wait_and_closes_the_connection(path: Path) -> Non
     ):
         list(client.scan(SCAN))
     assert streams.SLICE < 0.1  # seconds: how late an interrupt may be seen
+
+
+def trickle(stream: socket.socket) -> None:
+    """Sends an answer byte by byte."""
+    welcome(stream)
+    for byte in frames.encode_rows([("a" * 1000,)], 1):
+        stream.sendall(bytes([byte]))
+        time.sleep(0.001)
+
+
+def endless(stream: socket.socket) -> None:
+    """Sends frames without rows, for seconds where somebody reads them."""
+    welcome(stream)
+    for _ in range(5000):
+        stream.sendall(frames.encode_rows([], 1) * 100)
+
+
+def sip(stream: socket.socket) -> None:
+    """Takes what it is sent in small pieces."""
+    welcome(stream)
+    while stream.recv(4096):
+        time.sleep(0.001)
+
+
+@pytest.mark.parametrize("busy", [trickle, endless, sip])
+def test_an_interrupt_ends_a_scan_whose_bytes_never_stop(path: Path, busy: Script) -> None:
+    def script(stream: socket.socket) -> None:
+        with suppress(OSError):  # the client leaves
+            busy(stream)
+
+    started = time.monotonic()
+    scan = replace(SCAN, inputs=(frames.Input("request", 0, "x" * 10_000_000),))
+    with (
+        engine(path, script) as address,
+        client_of(address, interrupted=lambda: time.monotonic() > started + 0.2) as client,
+        pytest.raises(Interrupted),
+    ):
+        list(client.scan(scan if busy is sip else SCAN))
+    assert time.monotonic() < started + 0.8
 
 
 @pytest.mark.parametrize(
