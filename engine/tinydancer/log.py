@@ -41,7 +41,9 @@ def start() -> None:
 
 
 def event(level: int, name: str, **values: object) -> None:
-    """One line: the event's name and its values; a value with blanks or quotes is quoted."""
+    """One line: the event's name and its values; one with blanks or quotes in it is quoted, and so
+    is one with a character that a terminal would obey.
+    """
     if logger.isEnabledFor(level):
         parts = [f"event={name}", *(f"{key}={_plain(value)}" for key, value in values.items())]
         logger.log(level, "%s", " ".join(parts))
@@ -55,5 +57,5 @@ def where(error: BaseException) -> str:
 
 def _plain(value: object) -> str:
     text = f"{value:.3f}" if isinstance(value, float) else str(value)
-    simple = text and not any(character.isspace() or character in '"=' for character in text)
-    return text if simple else json.dumps(text)
+    simple = text.isprintable() and not any(character in ' "=' for character in text)
+    return text if text and simple else json.dumps(text)

@@ -80,6 +80,7 @@ answered_call(FuncExpr *expression)
 {
 	char	   *name;
 	Call	   *call;
+	AttrNumber	key;
 
 	if (get_func_support(expression->funcid) != support || list_length(expression->args) != 1 ||
 		exprType(linitial(expression->args)) != TEXTOID || !func_strict(expression->funcid))
@@ -97,7 +98,9 @@ answered_call(FuncExpr *expression)
 			return NULL;
 		LockRelationOid(call->relid, AccessShareLock);
 		call->output = get_attnum(call->relid, answered[i].output);
-		return call->output != InvalidAttrNumber &&
+		key = relation_inputs(call->relid)->key;
+		return key != InvalidAttrNumber && get_atttype(call->relid, key) == TEXTOID &&
+			call->output != InvalidAttrNumber &&
 			get_atttype(call->relid, call->output) == expression->funcresulttype ? call : NULL;
 	}
 	return NULL;

@@ -191,16 +191,31 @@ explain_join(CustomScanState *node, List *ancestors, ExplainState *es)
 	scan_explain(join->scan, linitial(custom->custom_exprs), context, es);
 }
 
+/* Whether this user may read some columns of a table, by a grant on the table or on each of them. */
+static bool
+may_read(Oid relid, List *columns)
+{
+	ListCell   *cell;
+
+	if (pg_class_aclcheck(relid, GetUserId(), ACL_SELECT) == ACLCHECK_OK)
+		return true;
+	foreach(cell, columns)
+		if (pg_attribute_aclcheck(relid, (AttrNumber) lfirst_int(cell), GetUserId(),
+								  ACL_SELECT) != ACLCHECK_OK)
+			return false;
+	return true;
+}
+
 /* A call in a select list needs the privileges that the function, run by this user, would need. */
 static void
 begin_calls(CustomScanState *node, EState *estate, int eflags)
 {
 	List	   *private = ((CustomScan *) node->ss.ps.plan)->custom_private;
-	Oid			relid = scan_plan_from_list(linitial(private)).relid;
+	ScanPlan	plan = scan_plan_from_list(linitial(private));
 	Oid			function = linitial_oid(lfourth(private));
 	AclResult	allowed;
 
-	LockRelationOid(relid, AccessShareLock);
+	LockRelationOid(plan.relid, AccessShareLock);
 #if PG_VERSION_NUM >= 160000
 	allowed = object_aclcheck(ProcedureRelationId, function, GetUserId(), ACL_EXECUTE);
 #else
@@ -208,9 +223,8 @@ begin_calls(CustomScanState *node, EState *estate, int eflags)
 #endif
 	if (allowed != ACLCHECK_OK)
 		aclcheck_error(allowed, OBJECT_FUNCTION, get_func_name(function));
-	allowed = pg_class_aclcheck(relid, GetUserId(), ACL_SELECT);
-	if (allowed != ACLCHECK_OK)
-		aclcheck_error(allowed, OBJECT_FOREIGN_TABLE, get_rel_name(relid));
+	if (!may_read(plan.relid, plan.columns))
+		aclcheck_error(ACLCHECK_NO_PRIV, OBJECT_FOREIGN_TABLE, get_rel_name(plan.relid));
 	begin_join(node, estate, eflags);
 }
 

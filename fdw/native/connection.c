@@ -186,13 +186,16 @@ static char *
 error_text(FrameReader *payload)
 {
 	FrameText	text = frame_string(payload);
-	char	   *copy = pnstrdup(text.data != NULL ? (const char *) text.data : "", text.length);
+	char	   *copy;
 
-	if (payload->fault == NULL && !pg_verify_mbstr(PG_UTF8, copy, (int) text.length, true))
+	/* Checked before it is copied: a copy ends at a NUL, which the check refuses. */
+	if (payload->fault == NULL &&
+		!pg_verify_mbstr(PG_UTF8, (const char *) text.data, (int) text.length, true))
 		payload->fault = "its text is not valid UTF-8";
 	if (payload->fault != NULL)
 		return NULL;
-	return pg_any_to_server(copy, (int) strlen(copy), PG_UTF8);
+	copy = pnstrdup((const char *) text.data, text.length);
+	return pg_any_to_server(copy, (int) text.length, PG_UTF8);
 }
 
 /* An error's code; an engine can't pass off a success or a warning as one. */
@@ -348,6 +351,12 @@ connection_ask(Connection **holder, const EngineTarget *target, const StringInfo
 			connection->busy = true;
 			connection->timeout = target->options.timeout;
 			*holder = connection;
+			if (!wire_quiet(connection))
+			{
+				connection_close(connection);
+				*holder = NULL;
+				continue;
+			}
 		}
 		else
 		{

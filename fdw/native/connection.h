@@ -60,6 +60,7 @@ extern void wire_close(Connection *connection);
 
 extern bool wire_wait(Connection *connection, uint32 event, int timeout);
 extern bool wire_send(Connection *connection, const char *data, size_t length);
+extern bool wire_quiet(Connection *connection);
 extern bool wire_fill(Connection *connection, size_t bytes);
 extern void wire_lost(Connection *connection) __attribute__((noreturn));
 

@@ -291,14 +291,18 @@ get_paths(PlannerInfo *root, RelOptInfo *rel, Oid relid)
 
 /*
  * How many rows are wanted at most: of a query of this table alone, whose LIMIT is a constant and
- * whose clauses are all inputs. -1 where there is no such bound.
+ * whose clauses are all inputs, true of every row of the answer. -1 where there is no such bound.
  */
 static int64
-row_limit(PlannerInfo *root, RelOptInfo *rel, int nclauses, int nquals)
+row_limit(PlannerInfo *root, RelOptInfo *rel, int nclauses, List *quals)
 {
 	Query	   *query = root->parse;
+	ListCell   *cell;
 
-	if (root->limit_tuples < 1 || nclauses != nquals || root->query_pathkeys != NIL ||
+	foreach(cell, quals)
+		if (!((InputQual *) lfirst(cell))->exact)
+			return -1;
+	if (root->limit_tuples < 1 || nclauses != list_length(quals) || root->query_pathkeys != NIL ||
 		!bms_equal(root->all_baserels, rel->relids) || query->limitCount == NULL ||
 		!IsA(query->limitCount, Const) || query->limitOption != LIMIT_OPTION_COUNT ||
 		(query->limitOffset != NULL && !IsA(query->limitOffset, Const)) || query->hasTargetSRFs)
@@ -366,7 +370,7 @@ get_plan(PlannerInfo *root, RelOptInfo *rel, Oid relid, ForeignPath *path, List 
 	plan.echoed = take_over_key(inputs, relid, quals, &local);
 	plan.relid = relid;
 	plan.columns = columns_needed(inputs, needed);
-	plan.limit = row_limit(root, rel, list_length(clauses), list_length(quals));
+	plan.limit = row_limit(root, rel, list_length(clauses), quals);
 	plan.unmet = first_missing(inputs->constrained, known);
 	plan.compared = first_missing(inputs->compared, known);
 	foreach(cell, quals)

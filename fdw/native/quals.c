@@ -85,6 +85,18 @@ input_column(RelOptInfo *rel, const RelationInputs *inputs, Node *node)
 	return var->varattno;
 }
 
+/*
+ * Whether a column is compared as it is. Where it is cast, as an integer to be compared with 1.4, the
+ * value is cast to another one that the clause may not be true of.
+ */
+static bool
+is_uncast(Node *column)
+{
+	while (IsA(column, RelabelType))
+		column = (Node *) ((RelabelType *) column)->arg;
+	return IsA(column, Var);
+}
+
 /* Fills in the value of a qual, cast to the column's type; false where it can't be sent. */
 static bool
 take_value(PlannerInfo *root, RelOptInfo *rel, InputQual *qual, Node *value, Oid type)
@@ -115,6 +127,7 @@ match_alternatives(PlannerInfo *root, RelOptInfo *rel, RelationInputs *inputs, L
 
 	qual->attno = 0;
 	qual->outer = NULL;
+	qual->exact = true;
 	foreach(cell, arms)
 	{
 		InputQual	arm;
@@ -124,6 +137,7 @@ match_alternatives(PlannerInfo *root, RelOptInfo *rel, RelationInputs *inputs, L
 			return false;
 		qual->attno = arm.attno;
 		qual->outer = bms_union(qual->outer, arm.outer);
+		qual->exact = qual->exact && arm.exact;
 		values->elements = lappend(values->elements, arm.value);
 	}
 	values->element_typeid = exprType(linitial(values->elements));
@@ -153,6 +167,7 @@ match_null_key(Oid relid, RelOptInfo *rel, RelationInputs *inputs, NullTest *tes
 	qual->match = MATCH_EQUALS;
 	qual->value = (Expr *) makeNullConst(type, typmod, collation);
 	qual->outer = NULL;
+	qual->exact = true;
 	return true;
 }
 
@@ -177,9 +192,11 @@ match_input_qual(PlannerInfo *root, RelOptInfo *rel, RelationInputs *inputs, Exp
 		{
 			qual->attno = input_column(rel, inputs, sides[i]);
 			qual->match = MATCH_EQUALS;
-			if (qual->attno != 0 &&
-				take_value(root, rel, qual, sides[1 - i], get_atttype(relid, qual->attno)))
-				return true;
+			if (qual->attno == 0 ||
+				!take_value(root, rel, qual, sides[1 - i], get_atttype(relid, qual->attno)))
+				continue;
+			qual->exact = is_uncast(sides[i]);
+			return true;
 		}
 		return false;
 	}
@@ -196,6 +213,7 @@ match_input_qual(PlannerInfo *root, RelOptInfo *rel, RelationInputs *inputs, Exp
 		qual->match = MATCH_ANY;
 		if (qual->attno == 0)
 			return false;
+		qual->exact = is_uncast(linitial(operator->args));
 		array = get_array_type(get_atttype(relid, qual->attno));
 		return OidIsValid(array) && take_value(root, rel, qual, lsecond(operator->args), array);
 	}
@@ -206,6 +224,7 @@ match_input_qual(PlannerInfo *root, RelOptInfo *rel, RelationInputs *inputs, Exp
 	/* The planner writes `flag = true` as `flag`, and `flag = false` as `NOT flag`. */
 	qual->match = MATCH_EQUALS;
 	qual->outer = NULL;
+	qual->exact = true;
 	qual->value = (Expr *) makeBoolConst(!is_notclause(clause), false);
 	qual->attno = input_column(rel, inputs, is_notclause(clause) ?
 							   (Node *) get_notclausearg(clause) : (Node *) clause);

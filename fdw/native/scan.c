@@ -314,11 +314,18 @@ scan_stop(EngineScan *scan)
 	while (scan->connection != NULL)
 	{
 		FrameReader payload;
+		int			kind;
 
 		if (!connection_frame_buffered(scan->connection))
+		{
 			close_scan(scan);
-		else if (connection_frame(&scan->connection, &payload) != FRAME_ROWS)
+			return;
+		}
+		kind = connection_frame(&scan->connection, &payload);
+		if (kind == FRAME_END || kind == FRAME_ERROR)
 			connection_release(&scan->connection);
+		else if (kind != FRAME_ROWS)
+			close_scan(scan);
 	}
 }
 

@@ -137,6 +137,7 @@ typedef struct InputQual
 	enum InputMatch match;
 	Expr	   *value;			/* of the column's type, or an array of it */
 	Relids		outer;			/* relations that the value is computed from */
+	bool		exact;			/* the clause is true of every row that echoes the value */
 } InputQual;
 
 extern RelationInputs *relation_inputs(Oid relid);

@@ -38,7 +38,7 @@ wire_wait(Connection *connection, uint32 event, int timeout)
 	instr_time	began;
 	long		left = timeout;
 
-	INSTR_TIME_SET_ZERO(began);
+	INSTR_TIME_SET_CURRENT(began);
 	if (connection->awaited != event)
 	{
 		ModifyWaitEvent(connection->waits, 2, event, NULL);
@@ -59,8 +59,6 @@ wire_wait(Connection *connection, uint32 event, int timeout)
 			CHECK_FOR_INTERRUPTS();
 		}
 		INSTR_TIME_SET_CURRENT(passed);
-		if (INSTR_TIME_IS_ZERO(began))
-			began = passed;
 		INSTR_TIME_SUBTRACT(passed, began);
 		left = timeout - (long) INSTR_TIME_GET_MILLISEC(passed);
 		if (left <= 0)
@@ -162,6 +160,18 @@ wire_send(Connection *connection, const char *data, size_t length)
 						   connection->where, connection->timeout));
 	}
 	return true;
+}
+
+/*
+ * Whether a connection between two scans is as the first left it: open, and nothing has come over it.
+ * What has would be taken for the next answer.
+ */
+bool
+wire_quiet(Connection *connection)
+{
+	ssize_t		moved = receive_some(connection);
+
+	return moved == MOVED_WANT_READ || moved == MOVED_WANT_WRITE;
 }
 
 /* Makes room for `bytes` bytes from `start`, in steps, as they arrive: a length is only a claim. */

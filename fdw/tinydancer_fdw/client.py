@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from tinydancer_fdw import frames, streams
 from tinydancer_fdw.frames import FrameError, Scan
-from tinydancer_fdw.streams import SLICE, Stream
+from tinydancer_fdw.streams import SLICE, Interrupted, Stream
 
 # Below the size from which malloc maps fresh memory for each read, which costs ten times the read.
 _RECEIVE = 64 * 1024
@@ -105,7 +105,7 @@ class Client:
         lease = connection.lease
         try:
             while kind == frames.ROWS:
-                rows = frames.decode_rows(payload)
+                rows = frames.decode_rows(payload, len(scan.columns))
                 if connection.has_frame():
                     # Most answers come in one piece. Its end is read before its rows are given
                     # out, since nobody may ever take the last of them.
@@ -144,6 +144,9 @@ class Client:
         while True:
             kept = bool(self._idle)
             connection = self._idle.pop() if kept else self._connect()
+            if kept and not connection.is_quiet():
+                connection.close()
+                continue
             connection.lease = object()
             self._busy.add(connection)
             try:
@@ -170,10 +173,15 @@ class Client:
     def _next(self, connection: _Connection) -> tuple[int, bytes]:
         """The next frame of an answer. With the last one the connection is free again."""
         kind, payload = connection.frame(self.address.timeout)
-        if kind in (frames.END, frames.ERROR):
-            self._free(connection)
-        elif kind != frames.ROWS:
+        if kind == frames.ROWS:
+            connection.rows += frames.count_rows(payload)
+        elif kind == frames.END:
+            if (rows := frames.decode_end(payload)) != connection.rows:
+                raise FrameError(f"it ends {connection.rows} rows as an answer of {rows}")
+        elif kind != frames.ERROR:
             raise FrameError(f"a scan is answered by a frame of kind {kind}")
+        if kind != frames.ROWS:
+            self._free(connection)
         return kind, payload
 
     def _connect(self) -> _Connection:
@@ -223,6 +231,7 @@ class Client:
         self._busy.discard(connection)
         if len(self._idle) < _IDLE_KEPT:
             connection.started = False
+            connection.rows = 0
             connection.lease = None
             self._idle.append(connection)
         else:
@@ -274,6 +283,7 @@ class _Connection:
         self._poll.register(stream, select.POLLIN)
         self.lease: object = None  # the scan that has this connection to itself
         self.started = False  # whether anything of the current answer has been read
+        self.rows = 0  # of the current answer
 
     def send(self, data: bytes, timeout: float) -> None:
         """Sends all of `data`. Raises _Broken, TimeoutError, Interrupted."""
@@ -308,12 +318,24 @@ class _Connection:
             return False
         return len(self._buffer) >= size + frames.read_header(bytes(self._buffer[:size]))[1]
 
+    def is_quiet(self) -> bool:
+        """Whether it is open, and nothing came after its last answer: what has is no answer."""
+        if self._buffer:
+            return False
+        try:
+            self._stream.recv(1)
+        except OSError as error:  # one that has died is no more to be used
+            return isinstance(error, BlockingIOError)
+        return False
+
     def close(self) -> None:
         """Closes the stream; the engine sees it and stops."""
         self._stream.close()
 
     def _fill(self, size: int, timeout: float) -> None:
         while len(self._buffer) < size:
+            if self._interrupted():
+                raise Interrupted
             try:
                 # One short wait without ceremony: nearly every answer comes within it.
                 if not self._poll.poll(SLICE * 1000):

@@ -331,13 +331,28 @@ def decode_scan(payload: bytes) -> Scan:
     return Scan(table, columns, inputs, statement, limit, place)
 
 
-def decode_rows(payload: bytes) -> Iterator[tuple[str | None, ...]]:
-    """The rows of a ROWS frame."""
+def count_rows(payload: bytes) -> int:
+    """How many rows a ROWS frame says that it has."""
+    return Reader(payload).number("I")
+
+
+def decode_rows(payload: bytes, columns: int) -> Iterator[tuple[str | None, ...]]:
+    """The rows of a ROWS frame. Raises FrameError where they have another number of columns."""
     reader = Reader(payload)
-    rows, columns = reader.number("I"), reader.number("H")
+    rows, width = reader.number("I"), reader.number("H")
+    if width != columns:
+        raise FrameError(f"its rows have {width} columns, and {columns} were asked for")
     for _ in range(rows):
         yield reader.cells(columns)
     reader.end()
+
+
+def decode_end(payload: bytes) -> int:
+    """The number of rows that an answer had."""
+    reader = Reader(payload)
+    rows = reader.number("Q")
+    reader.end()
+    return rows
 
 
 def decode_error(payload: bytes) -> tuple[str, str, str, str]:

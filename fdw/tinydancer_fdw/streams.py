@@ -55,11 +55,13 @@ def wait(
     poll = select.poll()
     poll.register(stream, events)
     deadline = time.monotonic() + seconds
-    while not poll.poll(max(0.0, min(SLICE, deadline - time.monotonic())) * 1000):
-        if interrupted():
-            raise Interrupted
+    # Asked first: where each wait is short, for bytes that come one by one, none would ever ask.
+    while not interrupted():
+        if poll.poll(max(0.0, min(SLICE, deadline - time.monotonic())) * 1000):
+            return
         if time.monotonic() >= deadline:
             raise TimeoutError(f"no answer within {seconds:g} s")
+    raise Interrupted
 
 
 def open_unix(path: str, seconds: float, interrupted: Callable[[], bool]) -> Stream:

@@ -11,6 +11,7 @@ import pytest
 from psycopg import sql
 from tests.conftest import Installation
 
+from tinydancer.store import schema
 from tinydancer_fdw.contract import TABLES
 
 AGENTS = """
@@ -440,6 +441,22 @@ def test_import_foreign_schema_takes_limit_to_and_except(
         ]
     finally:
         db.execute("DROP SCHEMA imported CASCADE")
+
+
+def test_only_a_front_door_that_takes_no_python_from_its_users_is_theirs_to_use(
+    db: psycopg.Connection, front_door: str
+) -> None:
+    server = f"tinydancer_{front_door}"
+    with db.transaction(force_rollback=True):
+        db.execute("SET LOCAL ROLE tinydancer_router")
+        assert rows(db, "SELECT rank FROM route_decisions WHERE request = 'x'") == [(1,)]
+    with db.transaction(force_rollback=True):
+        # As up to 0.4.0.
+        db.execute(f"GRANT USAGE ON FOREIGN SERVER {server} TO tinydancer_router, tinydancer_admin")
+        schema.upgrade(db)
+        for role in ("tinydancer_router", "tinydancer_admin"):
+            query = f"SELECT has_server_privilege('{role}', '{server}', 'USAGE')"
+            assert rows(db, query) == [(front_door == "native",)]
 
 
 # ---- what is committed is seen ----

@@ -32,6 +32,13 @@ def test_what_the_store_logs_is_a_line_like_the_engines_own(loggers, capsys):
     ]
 
 
+def test_what_a_terminal_would_obey_is_quoted(loggers, capsys):
+    log.start()
+    log.event(logging.INFO, "refused", door="\x1b]0;owned\x07", route="größe", line="a\u2028b")
+    line = capsys.readouterr().err.rstrip("\n")
+    assert line.endswith(r'door="\u001b]0;owned\u0007" route=größe line="a\u2028b"')
+
+
 def test_a_traceback_of_the_stores_has_no_text_of_a_users(loggers, capsys):
     log.start()
     asked = " ".join(["my", "salary"])  # not in the line of source that a traceback shows

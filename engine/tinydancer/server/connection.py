@@ -62,16 +62,18 @@ class Connection:
         self._stream = stream
         self._service = service
         self._buffer = bytearray()
+        self._deadline: float | None = None  # for all that is received until HELLO has been
         self._poll = select.poll()
         self._poll.register(stream, select.POLLRDHUP)
 
     def serve(self) -> None:
         """Answers until the client leaves or breaks the protocol; closes the socket."""
         try:
-            self._stream.settimeout(self._service.settings.hello_timeout)
+            self._deadline = time.monotonic() + self._service.settings.hello_timeout
             session = self._greet()
             if session is None:
                 return
+            self._deadline = None
             self._stream.settimeout(None)
             while True:
                 payload = self._frame(frames.SCAN, frames.MAX_PAYLOAD)
@@ -93,7 +95,7 @@ class Connection:
         """Tells one client too many so, once it has said HELLO, and closes the socket."""
         settings = self._service.settings
         try:
-            self._stream.settimeout(min(1.0, settings.hello_timeout))
+            self._deadline = time.monotonic() + min(1.0, settings.hello_timeout)
             self._frame(frames.HELLO, _HELLO_BYTES)
             self._send(
                 frames.encode_error(
@@ -218,6 +220,12 @@ class Connection:
 
     def _fill(self, size: int) -> None:
         while len(self._buffer) < size:
+            if self._deadline is not None:
+                # Of what comes byte by byte, too, or a stranger could stay for hours.
+                left = self._deadline - time.monotonic()
+                if left <= 0:
+                    raise TimeoutError
+                self._stream.settimeout(left)
             data = self._stream.recv(_RECEIVE)
             if not data:
                 if self._buffer and not self._service.stopping():

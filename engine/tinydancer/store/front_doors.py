@@ -101,7 +101,7 @@ def present_address(conn: Connection, doors: Sequence[str]) -> EngineAddress | N
 
 
 def open_front_door(conn: Connection, door: str, address: EngineAddress) -> None:
-    """Create or update the foreign server of a front door, open to tinydancer_router."""
+    """Create or update the foreign server of a front door. `foreign_tables` has to follow."""
     options = address.options()
     if door == "multicorn":
         options["wrapper"] = MULTICORN_WRAPPER
@@ -129,11 +129,9 @@ def open_front_door(conn: Connection, door: str, address: EngineAddress) -> None
     conn.execute(
         sql.SQL("CREATE USER MAPPING FOR PUBLIC SERVER {} {}").format(server, _options(token))
     )
-    conn.execute(
-        sql.SQL("GRANT USAGE ON FOREIGN SERVER {} TO tinydancer_router, tinydancer_admin").format(
-            server
-        )
-    )
+    if door == "native":
+        grant = "GRANT USAGE ON FOREIGN SERVER {} TO tinydancer_router, tinydancer_admin"
+        conn.execute(sql.SQL(grant).format(server))
 
 
 def foreign_tables(conn: Connection, door: str | None) -> None:
@@ -142,6 +140,7 @@ def foreign_tables(conn: Connection, door: str | None) -> None:
     None keeps the front door that serves them now; without one, there are none. A table is made
     anew only where its columns or its server differ, and never while a view depends on it.
     """
+    _close_to_python(conn)
     present = _foreign_tables(conn)
     if door is not None:
         server = f"tinydancer_{door}"
@@ -169,6 +168,19 @@ def foreign_tables(conn: Connection, door: str | None) -> None:
         _describe(conn, table)
     if server == "tinydancer_native":
         _batch_calls(conn)
+
+
+def _close_to_python(conn: Connection) -> None:
+    """Take away what versions up to 0.4.0 granted on the Multicorn2 server.
+
+    Who has USAGE on it can make a user mapping, and Multicorn2 takes the name of its Python class
+    from there, too: any class, which runs with the rights of the server's system account.
+    """
+    if _server_options(conn, "tinydancer_multicorn") is not None:
+        conn.execute(
+            "REVOKE USAGE ON FOREIGN SERVER tinydancer_multicorn"
+            " FROM PUBLIC, tinydancer_router, tinydancer_admin"
+        )
 
 
 def _batch_calls(conn: Connection) -> None:

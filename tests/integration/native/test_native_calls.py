@@ -172,6 +172,37 @@ def test_a_call_needs_the_privileges_of_a_call(connection: Connection, revoke: s
             connection.execute(f"SELECT {CALL} FROM tickets LIMIT 1")
 
 
+def test_a_grant_on_the_columns_that_are_read_is_enough(connection: Connection) -> None:
+    with connection.transaction(force_rollback=True):
+        connection.execute("CREATE ROLE asker")
+        connection.execute("GRANT SELECT ON tickets TO asker")
+        connection.execute("REVOKE ALL ON request_classifications FROM PUBLIC")
+        connection.execute(
+            "GRANT SELECT (content, classification) ON request_classifications TO asker"
+        )
+        connection.execute("SET LOCAL ROLE asker")
+        query = f"SELECT {CALL} FROM tickets WHERE id = 5"
+        assert answers(connection, query) == [("ticket 5",)]
+
+
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [
+        ("ALTER content TYPE integer", psycopg.errors.UndefinedFunction),
+        ("DROP content", psycopg.errors.UndefinedColumn),
+    ],
+)
+def test_a_table_that_is_asked_by_another_key_than_a_text_gets_no_batch(
+    survivor: Connection, change: str, error: type[psycopg.Error]
+) -> None:
+    with survivor.transaction(force_rollback=True):
+        survivor.execute(f"ALTER FOREIGN TABLE request_classifications {change}")
+        query = f"SELECT {CALL} FROM tickets"
+        assert BATCHED not in plan_of(survivor, query)
+        with pytest.raises(error):
+            survivor.execute(query)
+
+
 def test_a_prepared_plan_follows_a_table_that_is_made_anew(
     connection: Connection, engine: ScriptedEngine
 ) -> None:

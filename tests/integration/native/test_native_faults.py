@@ -169,6 +169,7 @@ WRONG = {
     "an end with too few bytes": frames.frame(frames.END, b"\0"),
     "an end with too many bytes": frames.frame(frames.END, b"\0" * 9),
     "an error without strings": frames.frame(frames.ERROR, b"\0\0"),
+    "an error whose text has a NUL": frames.encode_error("22023", "\0" + "x" * 1_000_000),
     "an error that is not UTF-8": frames.frame(
         frames.ERROR, (struct.pack(">I", 5) + b"22023" + (struct.pack(">I", 1) + b"\xff") * 3)
     ),
@@ -207,6 +208,36 @@ def test_bytes_after_an_answer_cost_the_engine_its_connection_and_nobody_a_row(
     for _ in range(3):
         assert survivor.execute(QUERY).fetchall() == [ROW]
     assert engine.connections == 3
+
+
+def test_bytes_that_come_after_an_answer_was_read_are_no_answer_to_the_next_question(
+    survivor: Connection, engine: ScriptedEngine
+) -> None:
+    ended, sent = threading.Event(), threading.Event()
+
+    def more_than_asked(scan: frames.Scan) -> Iterator[bytes]:
+        yield from echo(scan)
+        assert ended.wait(5)
+        yield encode_answer([("x", "an answer that nobody asked for")], 2)
+        sent.set()
+
+    engine.reply = more_than_asked
+    assert survivor.execute(QUERY).fetchall() == [ROW]
+    engine.reply = echo
+    ended.set()
+    assert sent.wait(5)
+    assert survivor.execute(QUERY).fetchall() == [ROW]
+    assert (len(engine.scans), engine.connections) == (2, 2)
+
+
+def test_a_frame_that_ends_no_answer_does_not_free_a_connection_that_is_left(
+    survivor: Connection, engine: ScriptedEngine
+) -> None:
+    engine.reply = replying(frames.encode_rows([ROW] * 2, 2) + frames.encode_welcome("again"))
+    assert survivor.execute(f"{QUERY} LIMIT 1").fetchall() == [ROW]
+    engine.reply = echo
+    assert survivor.execute(QUERY).fetchall() == [ROW]
+    assert engine.connections == 2
 
 
 def test_a_value_that_the_columns_type_refuses_is_an_error(

@@ -75,9 +75,9 @@ def rows_of(data: bytes) -> list[frames.Row] | None:
                 return None
             if kind == frames.END:
                 return rows if payload == struct.pack(">Q", len(rows)) else None
-            if kind != frames.ROWS or payload[4:6] != b"\0\2":
+            if kind != frames.ROWS:
                 return None
-            rows += frames.decode_rows(payload)
+            rows += frames.decode_rows(payload, 2)
             if any("\0" in (cell or "") for row in rows for cell in row):
                 return None
     except (frames.FrameError, UnicodeDecodeError):

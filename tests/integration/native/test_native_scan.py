@@ -294,6 +294,16 @@ def test_a_limit_is_told_to_the_engine_where_nothing_else_drops_rows(
     assert [scan.limit for scan in engine.scans] == [2, -1, -1, -1]
 
 
+@pytest.mark.parametrize("wanted", ["top_k = ANY (ARRAY[1.4, 2])", "top_k = 1.4 OR top_k = 2.0"])
+def test_a_limit_counts_no_rows_of_a_value_that_was_rounded_to_be_asked_for(
+    connection: Connection, wanted: str
+) -> None:
+    rows = connection.execute(
+        f"SELECT top_k, rank FROM route_decisions WHERE request = 'x' AND ({wanted}) LIMIT 1"
+    )
+    assert rows.fetchall() == [(2, 1)]
+
+
 def test_the_engine_is_told_which_database_asks_and_how_far_the_server_has_come(
     connection: Connection, engine: ScriptedEngine
 ) -> None:

@@ -7,7 +7,8 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,7 @@ def engine(path: Path, *scripts: Script) -> Iterator[Address]:
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(path))
         listener.listen()
+        listener.settimeout(5)  # a client that never comes fails its test
 
         def serve(stream: socket.socket, script: Script) -> None:
             with stream:
@@ -166,10 +168,56 @@ def test_an_interrupt_ends_the_wait_and_closes_the_connection(path: Path) -> Non
     assert streams.SLICE < 0.1  # seconds: how late an interrupt may be seen
 
 
+def trickle(stream: socket.socket) -> None:
+    """Sends an answer byte by byte."""
+    welcome(stream)
+    for byte in frames.encode_rows([("a" * 1000,)], 1):
+        stream.sendall(bytes([byte]))
+        time.sleep(0.001)
+
+
+def endless(stream: socket.socket) -> None:
+    """Sends frames without rows, for seconds where somebody reads them."""
+    welcome(stream)
+    for _ in range(5000):
+        stream.sendall(frames.encode_rows([], 1) * 100)
+
+
+def sip(stream: socket.socket) -> None:
+    """Takes what it is sent in small pieces."""
+    welcome(stream)
+    while stream.recv(4096):
+        time.sleep(0.001)
+
+
+@pytest.mark.parametrize("busy", [trickle, endless, sip])
+def test_an_interrupt_ends_a_scan_whose_bytes_never_stop(path: Path, busy: Script) -> None:
+    def script(stream: socket.socket) -> None:
+        with suppress(OSError):  # the client leaves
+            busy(stream)
+
+    started = time.monotonic()
+    scan = replace(SCAN, inputs=(frames.Input("request", 0, "x" * 10_000_000),))
+    with (
+        engine(path, script) as address,
+        client_of(address, interrupted=lambda: time.monotonic() > started + 0.2) as client,
+        pytest.raises(Interrupted),
+    ):
+        list(client.scan(scan if busy is sip else SCAN))
+    assert time.monotonic() < started + 0.8
+
+
 @pytest.mark.parametrize(
     "part",
-    [b"HTTP/1.1 400 Bad Request\r\n", frames.encode_welcome("1"), ROW[:8] + b"\0" * (len(ROW) - 8)],
-    ids=["not a frame", "wrong kind", "nonsense"],
+    [
+        b"HTTP/1.1 400 Bad Request\r\n",
+        frames.encode_welcome("1"),
+        ROW[:8] + b"\0" * (len(ROW) - 8),
+        frames.encode_rows([("a", "b")], 2) + frames.encode_end(1),
+        ROW + frames.encode_end(2),
+        frames.frame(frames.END, b""),
+    ],
+    ids=["not a frame", "wrong kind", "nonsense", "columns", "count", "no count"],
 )
 def test_an_answer_that_is_none_is_an_error_not_a_wrong_answer(path: Path, part: bytes) -> None:
     with (
@@ -199,6 +247,17 @@ def test_a_kept_connection_that_died_meanwhile_is_replaced_without_a_word(path: 
         assert list(client.scan(SCAN)) == [("a",)]
         time.sleep(0.05)
         assert list(client.scan(SCAN)) == [("a",)]
+
+
+@pytest.mark.parametrize("seconds", [0, 0.05], ids=["at once", "later"])
+def test_bytes_after_an_answer_are_no_answer_to_the_next_scan(path: Path, seconds: float) -> None:
+    whole = ROW + frames.encode_end(1)
+    stray = frames.encode_rows([("stray",)], 1) + frames.encode_end(1)
+    parts = [whole + stray] if not seconds else [whole, stray]
+    with engine(path, answer(*parts), answer(whole)) as address, client_of(address) as client:
+        for _ in range(2):
+            assert list(client.scan(SCAN)) == [("a",)]
+            time.sleep(seconds)
 
 
 def test_a_new_connection_that_breaks_is_not_tried_again(path: Path) -> None:

@@ -48,7 +48,7 @@ def test_rows_are_read_as_they_were_written(rows: list[tuple[str | None, ...]]) 
     columns = len(rows[0]) if rows else 1
     kind, payload = payload_of(frames.encode_rows(rows, columns))
     assert kind == frames.ROWS
-    assert list(frames.decode_rows(payload)) == rows
+    assert list(frames.decode_rows(payload, columns)) == rows
 
 
 def test_an_error_keeps_its_four_parts() -> None:

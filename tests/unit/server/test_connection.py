@@ -6,6 +6,7 @@ import struct
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
@@ -88,6 +89,21 @@ def test_a_connection_without_hello_is_ended(path: Path) -> None:
         assert stream.recv(1) == b""
 
 
+@pytest.mark.parametrize("over", [False, True], ids=["one of few", "one too many"])
+def test_a_hello_that_comes_byte_by_byte_is_ended_in_time(path: Path, over: bool) -> None:
+    settings = EngineSettings(dsn="", socket=path, hello_timeout=0.2, max_connections=1)
+    with running(settings, lambda scan: iter(())) as server, ExitStack() as stack:
+        if over:
+            stack.enter_context(greeted(server.connect()))
+        stream = stack.enter_context(server.connect())
+        started = time.monotonic()
+        with suppress(OSError):  # it has hung up
+            for byte in frames.encode_hello("x" * 200, "test"):
+                stream.sendall(bytes([byte]))
+                time.sleep(0.01)
+        assert time.monotonic() < started + 1
+
+
 def test_an_error_of_ours_comes_with_its_sqlstate_and_leaves_the_connection_usable(
     path: Path,
 ) -> None:
@@ -142,7 +158,7 @@ def test_an_answer_of_many_rows_comes_in_several_frames(path: Path) -> None:
         sizes, got = [], []
         while (frame := read_frame(stream))[0] == frames.ROWS:
             sizes.append(len(frame[1]))
-            got += frames.decode_rows(frame[1])
+            got += frames.decode_rows(frame[1], 2)
     assert got == rows
     assert frame == (frames.END, struct.pack(">Q", 5000))
     assert len(sizes) > 10
