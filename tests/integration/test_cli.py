@@ -205,6 +205,23 @@ def test_status_says_where_to_read_why_the_engine_ended(data: Path) -> None:
     succeed("up", "--data", data)
 
 
+def test_an_engine_that_can_t_start_leaves_the_server_in_which_to_mend_it(data: Path) -> None:
+    # given an embedder that this machine has not
+    gone = "SET embedder = 'sentence-transformers', embedder_model = '/nowhere/model'"
+    succeed("psql", "--data", data, "--", "-c", f"UPDATE tinydancer.settings {gone}")
+    succeed("down", "--data", data)
+    # when both are to be started
+    failed = run("up", "--data", data)
+    # then the error says why, and where another embedder can be chosen
+    assert failed.returncode == 1
+    assert "the engine ends as it starts" in failed.stderr
+    assert "PostgreSQL runs, so that psql and reembed can mend" in failed.stderr
+    succeed("reembed", "--data", data, "--embedder", "static")
+    succeed("up", "--data", data)
+    status = json.loads(succeed("status", "--data", data, "--json"))
+    assert status["engine"]["embedder"].startswith("static-")
+
+
 def test_down_stops_both_and_the_data_stays(data: Path) -> None:
     succeed("psql", "--data", data, "--", "-c", "CREATE TABLE IF NOT EXISTS public.kept (n int)")
     pids = json.loads(succeed("status", "--data", data, "--json"))

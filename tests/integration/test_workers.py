@@ -6,9 +6,11 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import psycopg
@@ -17,6 +19,7 @@ from tests.conftest import Installation
 from tests.integration.conftest import another_engine
 
 from tinydancer.embedded.instance import Engine
+from tinydancer.errors import NotReady
 
 WORKERS = 2
 ASK = "SELECT agent_name FROM second.route_decisions WHERE request = %s"
@@ -154,6 +157,46 @@ def test_an_engine_that_is_killed_leaves_no_worker_and_may_start_at_once(
     # then the old workers are gone, and the new ones answer
     assert not any(map(is_alive, before))
     assert db.execute(ASK, ("again",)).fetchall() == [("only",)]
+
+
+def test_it_is_started_when_it_answers_however_long_its_workers_take_to_begin(
+    installation: Installation, db: psycopg.Connection, tmp_path: Path
+) -> None:
+    other = replace(installation.engine, directory=tmp_path, workers=WORKERS,
+                    socket=installation.server.engine_socket("late"))  # fmt: skip
+    may_read: list[bool] = []
+
+    # given tables that no worker can read until a second after the engine has made its socket
+    def hold() -> None:
+        wait_for(other.socket.exists)
+        time.sleep(1.0)
+        may_read.append(True)
+        db.execute("COMMIT")
+
+    db.execute("BEGIN; LOCK TABLE agents IN ACCESS EXCLUSIVE MODE")
+    holding = threading.Thread(target=hold)
+    holding.start()
+    try:
+        # when the engine is started, then it takes until it can answer
+        other.start()
+        assert may_read
+    finally:
+        holding.join()
+        other.stop()
+
+
+def test_a_start_that_fails_says_why_and_nothing_of_the_starts_before(
+    installation: Installation, tmp_path: Path
+) -> None:
+    # given a log with the last words of another engine, and a database without the schema
+    with installation.server.database() as name:
+        engine = replace(installation.server.engine(name, tmp_path), workers=WORKERS)
+        engine.daemon.log.write_text("what another one said\n")
+        # when an engine is started for it, the error has its own words
+        with pytest.raises(NotReady, match="the engine ends as it starts") as caught:
+            engine.start()
+    assert "Tiny Dancer is not installed" in caught.value.detail
+    assert "another one" not in caught.value.detail
 
 
 def test_workers_that_can_t_begin_say_why_once(installation: Installation, tmp_path: Path) -> None:

@@ -65,7 +65,10 @@ class Engine:
         return Daemon("the engine", self.directory / "engine.pid", self.directory / "engine.log")
 
     def start(self) -> None:
-        """Start it, where it does not run, and return when its socket is there."""
+        """Start it, where it does not run, and return when it answers.
+
+        Raises NotReady where it ends as it starts, or takes over two minutes.
+        """
         if not self.daemon.alive():
             self.socket.unlink(missing_ok=True)
             self.daemon.start(
@@ -75,11 +78,29 @@ class Engine:
                 environment=_environment(),
                 dies_with_us=self.throwaway,
             )  # fmt: skip
-        self.daemon.wait_until(self.socket.exists, seconds=_START_SECONDS)
+        self.daemon.wait_until(self._answers, seconds=_START_SECONDS)
 
     def stop(self) -> None:
         """Stop it; a no-op where it does not run."""
         self.daemon.stop(_STOP_SIGNALS)
+
+    def _answers(self) -> bool:
+        """Whether it answers. Several workers have a socket before the first of them does: until
+        then this waits.
+        """
+        from tinydancer_fdw.client import Address, Client, EngineError, Unreachable
+        from tinydancer_fdw.frames import Scan
+
+        client = Client(Address(str(self.socket), connect_timeout=_START_SECONDS), "up")
+        try:
+            list(client.scan(Scan("engine_status", ("version",), ())))
+        except Unreachable:
+            return False
+        except EngineError:
+            return True  # whoever asks through the database is told the same
+        finally:
+            client.close()
+        return True
 
 
 @dataclass(frozen=True)
@@ -104,7 +125,8 @@ class Instance:
     def up(self, version: int | None = None, report: Report = lambda step: None) -> None:
         """Start what does not run, and install or upgrade the schema; returns when both answer.
 
-        What this call has started it stops again where it fails or is interrupted.
+        What this call has started it stops again where it fails or is interrupted. But where it is
+        the engine that can't start, the server stays: what it lacks is mended in the database.
         """
         server = self.server
         sweep_leftovers()
@@ -127,7 +149,17 @@ class Instance:
                 if not engine.daemon.alive():
                     report("Starting the engine")
                     undo.callback(engine.stop)
-                    engine.start()
+                    try:
+                        engine.start()
+                    except NotReady as error:
+                        engine.stop()
+                        undo.pop_all()
+                        raise NotReady(
+                            error.message,
+                            detail=error.detail,
+                            hint=f"{error.hint} PostgreSQL runs, so that psql and reembed can mend "
+                            f"what the engine lacks; then: {up_command(server.directory)}",
+                        ) from None
                     _engine_version(connection)
             undo.pop_all()
 

@@ -48,8 +48,8 @@ class Daemon:
         """Its process id, or None where it does not run."""
         if not self.alive():
             return None
-        text = self.pid_file.read_text().strip()
-        return int(text) if text else None
+        lines = self.pid_file.read_text().split()
+        return int(lines[0]) if lines else None
 
     def start(
         self,
@@ -62,6 +62,7 @@ class Daemon:
         """Start it. `dies_with_us` has the kernel end it when this thread ends, by kill -9 too."""
         ours = os.open(self.pid_file, os.O_RDWR | os.O_CREAT, 0o644)
         log = os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o640)
+        begins = os.fstat(log).st_size
         try:
             # Somebody who asks whether it is alive holds the lock for an instant: try again.
             if not _within(_LOCK_SECONDS, lambda: _lock(ours, fcntl.LOCK_EX)):
@@ -81,7 +82,8 @@ class Daemon:
             )
             _children.append(child)
             os.ftruncate(ours, 0)
-            os.write(ours, f"{child.pid}\n".encode())
+            # Where its log begins, too: what earlier ones said is none of its last words.
+            os.write(ours, f"{child.pid}\n{begins}\n".encode())
         finally:
             os.close(ours)
             os.close(log)
@@ -121,11 +123,13 @@ class Daemon:
         _reap()
 
     def _last_words(self) -> str:
-        """The end of its log, for an error message."""
+        """The end of its log since it was started last, for an error message."""
         try:
-            return self.log.read_bytes()[-_LOG_TAIL_BYTES:].decode(errors="replace").strip()
+            begins = int(self.pid_file.read_text().split()[1])
+            said = self.log.read_bytes()[begins:]
         except FileNotFoundError:
             return ""
+        return said[-_LOG_TAIL_BYTES:].decode(errors="replace").strip()
 
 
 def _lock(descriptor: int, kind: int) -> bool:

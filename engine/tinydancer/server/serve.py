@@ -52,8 +52,8 @@ def answer(
 ) -> None:
     """Answers in this process until SIGTERM or SIGINT.
 
-    The socket is opened when the first snapshot has been read: where it is there, scans are
-    answered at once. The first of several workers does what is to be done once an engine.
+    The socket of a lone worker is opened when the first snapshot has been read; whoever connects to
+    that of several before then waits. The first of them does what is to be done once an engine.
     """
     told = told_to_end()
     first = metrics.worker == 0
