@@ -13,6 +13,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from tinydancer.cli.database import SOCKET
 from tinydancer.embedded import directories
 from tinydancer.embedded.server import EmbeddedServer, open_server
 from tinydancer.errors import InvalidInput, NotReady
@@ -82,6 +83,13 @@ def test_its_sockets_have_short_paths_that_nobody_else_can_write_to(
     assert len(str(running.socket_directory / directories._LONGEST_SOCKET_NAME)) < 107
     assert not running.runtime.stat().st_mode & 0o022
     assert not running.socket_directory.stat().st_mode & 0o022
+
+
+def test_its_sockets_lie_apart_from_those_of_an_engine_for_another_server(
+    running: EmbeddedServer,
+) -> None:
+    # Which may close its directory to this server's user, as `serve --group postgres` does.
+    assert SOCKET.parent not in running.runtime.resolve().parents
 
 
 @pytest.mark.skipif(not ROOT, reason="only root can be somebody else")

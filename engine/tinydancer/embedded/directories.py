@@ -18,7 +18,9 @@ from tinydancer.embedded.accounts import Account, account_name
 from tinydancer.errors import InvalidInput, NotReady
 
 SYSTEM_STATE = Path("/var/lib/tinydancer")
-SYSTEM_RUN = Path("/run/tinydancer")
+# Not /run/tinydancer: that is an engine's for a server of one's own, who closes it to others, and
+# systemd removes it with all that it holds when that engine ends.
+SYSTEM_RUN = Path("/run/tinydancer-up")
 
 _MAX_SOCKET_PATH = 107
 _LONGEST_SOCKET_NAME = "postgres/.s.PGSQL.5432.lock"
