@@ -114,4 +114,10 @@ def build_classifier(out: Path, data: Path, cache: Path | None) -> None:
         report("Training")
         built = build([StaticEmbedder.builtin(), minilm], data)
     write_atomically(out, built.data)
+    held_out = built.metrics
+    click.echo(
+        f"Free-form requests held out: {held_out.mixture:.1%} right, calibration error "
+        f"{held_out.ece:.3f}, sets of {held_out.set_size:.1f} categories.",
+        err=True,
+    )
     click.echo(out)
