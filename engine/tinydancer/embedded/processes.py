@@ -125,8 +125,8 @@ class Daemon:
     def _last_words(self) -> str:
         """The end of its log since it was started last, for an error message."""
         try:
-            begins = int(self.pid_file.read_text().split()[1])
-            said = self.log.read_bytes()[begins:]
+            _, *begins = self.pid_file.read_text().split()  # none by 0.4.0, which may still run
+            said = self.log.read_bytes()[int(begins[0]) if begins else 0 :]
         except FileNotFoundError:
             return ""
         return said[-_LOG_TAIL_BYTES:].decode(errors="replace").strip()
