@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from threading import BoundedSemaphore, Lock
@@ -28,6 +29,15 @@ DEFAULTS: dict[str, Any] = {
     "tcp_user_timeout": 5000,
 }
 MAX_CONNECTIONS = 8
+# What a role, a database or a server may have set against its other clients would end the engine's
+# connections, which are kept, and its longer statements. It bounds its waiting itself.
+_UNBOUNDED = (
+    "statement_timeout",
+    "lock_timeout",
+    "idle_in_transaction_session_timeout",
+    "idle_session_timeout",
+)
+_UNBOUNDED_FROM_17 = ("transaction_timeout",)
 
 
 class Database:
@@ -70,7 +80,7 @@ class Database:
                     hint="Ask again: nothing was reserved. It happens where budgets change, or come"
                     " to hold for more, while decisions wait for them.",
                 ) from error
-            except psycopg.OperationalError as error:
+            except psycopg.Error as error:
                 if conn.closed or conn.broken:
                     raise unavailable(error) from error
                 raise
@@ -164,15 +174,23 @@ def held(detail: str) -> Held:
 
 
 def _alive(conn: Connection) -> bool:
-    """Whether the server has left an idle connection alone: nothing is waiting to be read."""
+    """Whether the server has left an idle connection open.
+
+    One that it ends gets its reason first: the end itself is not to be seen until that is read.
+    """
+    poll = select.poll()
     try:
-        conn.pgconn.consume_input()
+        poll.register(conn.pgconn.socket, select.POLLIN)
+        while poll.poll(0):
+            conn.pgconn.consume_input()
     except psycopg.OperationalError:
         return False
     return not conn.closed
 
 
 def _prepare(conn: Connection) -> None:
+    newer = _UNBOUNDED_FROM_17 if conn.info.server_version >= 170000 else ()
+    conn.execute("; ".join(f"SET {name} = 0" for name in (*_UNBOUNDED, *newer)).encode())
     row = conn.execute(
         "SELECT nspname FROM pg_catalog.pg_extension JOIN pg_catalog.pg_namespace"
         " ON pg_namespace.oid = extnamespace WHERE extname = 'vector'"
@@ -191,6 +209,5 @@ def _prepare(conn: Connection) -> None:
     register_vector(conn)
     # Whoever waited for a lock has to see what the other has left.
     conn.execute("SET default_transaction_isolation = 'read committed'")
-    conn.execute("SET statement_timeout = 0")
     conn.execute("SET jit = off")
     conn.execute("SET TimeZone = 'UTC'")
