@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -79,6 +80,51 @@ def test_install_makes_a_schema_that_an_engine_can_serve(
     assert run("install", "--dsn", empty_database, "--socket", socket).returncode == 0
     assert run("upgrade", "--dsn", empty_database).stdout == "Up to date.\n"
     assert value(empty_database, "SELECT name FROM tinydancer.agents") == "kept"
+
+
+@pytest.mark.parametrize("wrong", ["user", "dbname"])
+def test_serve_ends_where_the_server_refuses_its_dsn(
+    server: Server, empty_database: str, wrong: str
+) -> None:
+    # given a DSN that no waiting mends
+    dsn = conninfo.make_conninfo(empty_database, **{wrong: "nobody_made_it"})
+    socket = server.engine_socket("refused")
+    # when an engine is started with it
+    done = run("serve", "--dsn", dsn, "--socket", socket)
+    # then it ends, with what the server says and what to do
+    assert done.returncode == 1
+    assert done.stderr.count("Error: the engine gets no connection") == 1
+    assert '"nobody_made_it" does not exist' in done.stderr
+    assert "--dsn" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not socket.exists()
+
+
+def test_serve_waits_for_a_refusal_to_pass(server: Server, empty_database: str) -> None:
+    # given a database that takes no connections for a while
+    assert run("install", "--dsn", empty_database).returncode == 0
+    name = conninfo.conninfo_to_dict(empty_database)["dbname"]
+    with psycopg.connect(server.superuser_dsn, autocommit=True) as connection:
+        connection.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
+        allow = threading.Timer(
+            2.0, connection.execute, [f"ALTER DATABASE {name} ALLOW_CONNECTIONS true"]
+        )
+        allow.start()
+        # when an engine is started meanwhile
+        with serving("--dsn", empty_database, "--socket", server.engine_socket("patient")):
+            # then it starts when it may connect
+            assert not allow.is_alive()
+
+
+def test_serve_waits_for_a_server_that_is_away(server: Server, tmp_path: Path) -> None:
+    # given a place where no server is
+    dsn = f"host={tmp_path} dbname=x user=y"
+    # when an engine is started for it
+    began = time.monotonic()
+    with serving("--dsn", dsn, "--socket", server.engine_socket("early")) as engine:
+        # then it listens at once, for whom it can tell that
+        assert time.monotonic() - began < 4
+        assert engine.poll() is None
 
 
 def test_install_takes_the_front_doors_that_there_are(empty_database: str, front_door: str) -> None:

@@ -32,7 +32,8 @@ def run(settings: EngineSettings) -> None:
     """Runs an engine until SIGTERM or SIGINT, then drains it and returns.
 
     Raises as `listener.listen` and `serve_prometheus` do, and NotReady where the database is not
-    ours to use. One that can't be reached comes and goes without the engine's end.
+    ours to use, or refuses the engine as it starts. One that can't be reached comes and goes
+    without the engine's end.
     """
     log.start()
     sys.setswitchinterval(_SWITCH_SECONDS)

@@ -123,6 +123,14 @@ class Database:
             raise
         return conn
 
+    def is_there(self) -> bool:
+        """Whether a server answers that takes connections, or the DSN is none: who gets no
+        connection then is refused, by its role, its password or its database.
+        """
+        # libpq gives the SQLSTATE of a connection that failed to nobody, but goes by it here.
+        ping = psycopg.pq.PGconn.ping(self._conninfo.encode())
+        return ping in (psycopg.pq.Ping.OK, psycopg.pq.Ping.NO_ATTEMPT)
+
     def close(self) -> None:
         """Close the idle connections, and the busy ones as they come back."""
         with self._lock:
