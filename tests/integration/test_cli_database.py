@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from socket import create_server
@@ -42,10 +42,18 @@ def value(dsn: str, query: str) -> object:
 
 
 @contextmanager
-def serving(*arguments: str | Path) -> Iterator[subprocess.Popen[str]]:
-    """An engine in the foreground, from the line in its log that it has started."""
+def serving(
+    *arguments: str | Path | int, through: Sequence[str] = ()
+) -> Iterator[subprocess.Popen[str]]:
+    """An engine in the foreground, from the line in its log that it has started; it is started by
+    the command `through`, which becomes it.
+    """
     engine = subprocess.Popen(
-        [*PROGRAM, "serve", *map(str, arguments)], stderr=subprocess.PIPE, text=True
+        [*through, *PROGRAM, "serve", *map(str, arguments)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+        text=True,
     )
     assert engine.stderr is not None
     with engine, engine.stderr as log:
@@ -125,6 +133,38 @@ def test_serve_waits_for_a_server_that_is_away(server: Server, tmp_path: Path) -
         # then it listens at once, for whom it can tell that
         assert time.monotonic() - began < 4
         assert engine.poll() is None
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_an_engine_that_is_told_to_end_leaves_nothing(
+    server: Server, empty_database: str, end: signal.Signals, workers: int
+) -> None:
+    # given an engine in the foreground
+    assert run("install", "--dsn", empty_database).returncode == 0
+    socket = server.engine_socket("ends")
+    with serving("--dsn", empty_database, "--socket", socket, "--workers", workers) as engine:
+        # when it is told to end, or its terminal closes
+        os.killpg(engine.pid, end)
+        # then it does, in order
+        assert engine.wait(5) == 0
+    assert not socket.exists()
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_an_engine_under_nohup_outlives_its_terminal(
+    server: Server, empty_database: str, workers: int
+) -> None:
+    # given an engine that is to stay
+    assert run("install", "--dsn", empty_database).returncode == 0
+    socket = server.engine_socket("stays")
+    where = ("--dsn", empty_database, "--socket", socket, "--workers", workers)
+    with serving(*where, through=["nohup"]) as engine:
+        # when its terminal closes
+        os.killpg(engine.pid, signal.SIGHUP)
+        time.sleep(1)
+        # then it answers
+        assert run("ping", "--socket", socket).returncode == 0
 
 
 def test_install_takes_the_front_doors_that_there_are(empty_database: str, front_door: str) -> None:
