@@ -167,6 +167,18 @@ def test_an_engine_under_nohup_outlives_its_terminal(
         assert run("ping", "--socket", socket).returncode == 0
 
 
+def test_ping_says_where_the_token_goes(empty_database: str, tmp_path: Path) -> None:
+    assert run("install", "--dsn", empty_database).returncode == 0
+    token = tmp_path / "token"
+    token.write_text("open sesame\n")
+    socket = tmp_path / "engine.sock"
+    with serving("--dsn", empty_database, "--socket", socket, "--token-file", token):
+        refused = run("ping", "--socket", socket)
+        assert refused.returncode == 1
+        assert "Hint: Give its token by --token-file." in refused.stderr
+        assert run("ping", "--socket", socket, "--token-file", token).returncode == 0
+
+
 def test_install_takes_the_front_doors_that_there_are(empty_database: str, front_door: str) -> None:
     done = run("install", "--dsn", empty_database)
     assert done.returncode == 0, done.stderr
@@ -273,6 +285,16 @@ def test_an_empty_password_file_is_refused(empty_database: str, tmp_path: Path) 
     done = run("install", "--dsn", empty_database, "--password-file", secret)
     assert done.returncode == 1
     assert "is empty" in done.stderr
+
+
+def test_a_password_file_that_is_not_text_is_refused_by_name(
+    empty_database: str, tmp_path: Path
+) -> None:
+    secret = tmp_path / "noise"
+    secret.write_bytes(b"\xff\xfe\x00")
+    done = run("install", "--dsn", empty_database, "--password-file", secret)
+    assert done.returncode == 1
+    assert f"{secret} is not text" in done.stderr
 
 
 def test_the_native_front_door_is_built_where_it_is_asked_for(
