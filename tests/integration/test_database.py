@@ -9,7 +9,7 @@ import psycopg
 import pytest
 from psycopg import conninfo
 
-from tinydancer.errors import Unavailable
+from tinydancer.errors import Unavailable, Unwritable
 from tinydancer.store.database import Database
 
 TIMEOUTS = {
@@ -69,6 +69,29 @@ def test_a_connection_that_the_server_has_told_something_is_used_again(
     time.sleep(0.1)
     with database.connection() as connection:
         assert connection.execute("SELECT pg_backend_pid()").fetchone() == (kept,)
+
+
+def test_a_database_that_is_read_only_says_so_and_with_which_state(schema_dsn: str) -> None:
+    read_only = Database(
+        conninfo.make_conninfo(schema_dsn, options="-c default_transaction_read_only=on")
+    )
+    with pytest.raises(Unwritable) as caught:
+        read_only.run(lambda connection: connection.execute("DELETE FROM agents"))
+    read_only.close()
+    assert caught.value.sqlstate == "25006"
+    assert caught.value.reason == "cannot execute DELETE in a read-only transaction"
+
+
+def test_a_server_that_is_short_of_something_says_so_with_its_own_state(
+    database: Database,
+) -> None:
+    with pytest.raises(Unwritable) as caught:
+        database.run(
+            lambda connection: connection.execute(
+                "DO $$ BEGIN RAISE 'no space left on device' USING ERRCODE = 'disk_full'; END $$"
+            )
+        )
+    assert (caught.value.sqlstate, caught.value.reason) == ("53100", "no space left on device")
 
 
 def test_a_connection_that_is_ended_in_a_transaction_is_unavailable(database: Database) -> None:

@@ -101,7 +101,7 @@ class Engine:
         try:
             self.settle(self._first_snapshot())
         except Unavailable as error:
-            log.event(logging.WARNING, "database_unavailable", reason=error.detail)
+            log.event(logging.WARNING, "database_unavailable", reason=error.reason)
         else:
             self._warm_up()
         if self._upkeep:
@@ -195,7 +195,7 @@ class Engine:
         except TinyDancerError as error:
             if active.name != self._unreadable:
                 self._unreadable = active.name
-                log.event(logging.WARNING, "decisions_without_category", reason=error.message)
+                log.event(logging.WARNING, "decisions_without_category", reason=error.reason)
             return decisions
 
     def route_search(self, snapshot: Snapshot) -> RouteSearch:

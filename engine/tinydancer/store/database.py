@@ -13,7 +13,7 @@ from pgvector.psycopg import register_vector
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from tinydancer.errors import Held, NotReady, Unavailable
+from tinydancer.errors import Held, NotReady, Unavailable, Unwritable
 
 Connection = psycopg.Connection[Any]
 T = TypeVar("T")
@@ -29,6 +29,8 @@ DEFAULTS: dict[str, Any] = {
     "tcp_user_timeout": 5000,
 }
 MAX_CONNECTIONS = 8
+# Read only; no room on its disk, none in its memory.
+_TAKES_NOTHING = ("25006", "53100", "53200")
 # What a role, a database or a server may have set against its other clients would end the engine's
 # connections, which are kept, and its longer statements. It bounds its waiting itself.
 _UNBOUNDED = (
@@ -61,8 +63,9 @@ class Database:
     def connection(self) -> Iterator[Connection]:
         """An autocommit connection of one's own for a while.
 
-        Raises Unavailable where the database can't be reached or goes away meanwhile, Held where
-        somebody holds a lock for longer than `patience_s` or waits for this connection as well.
+        Raises Unavailable where the database can't be reached or goes away meanwhile, Unwritable
+        where it takes nothing, Held where somebody holds a lock for longer than `patience_s` or
+        waits for this connection as well.
         """
         patience_s = self._patience_s
         if not self._slots.acquire(timeout=None if patience_s is None else 3 * patience_s):
@@ -83,6 +86,8 @@ class Database:
             except psycopg.Error as error:
                 if conn.closed or conn.broken:
                     raise unavailable(error) from error
+                if error.sqlstate in _TAKES_NOTHING:
+                    raise _unwritable(error) from error
                 raise
             finally:
                 self._give_back(conn)
@@ -169,6 +174,17 @@ def unavailable(error: psycopg.Error) -> Unavailable:
         detail=str(error).strip(),
         hint="Start the server, or give the engine a DSN that works: tinydancer serve --dsn ...",
     )
+
+
+def _unwritable(error: psycopg.Error) -> Unwritable:
+    refusal = Unwritable(
+        "the engine's database does not take what has to be written",
+        detail=error.diag.message_primary or "",
+        hint="Make room on the server. On a standby, or where it is read only, what takes budgets,"
+        " places or sessions can't be decided: ask the primary.",
+    )
+    refusal.sqlstate = error.sqlstate or refusal.sqlstate
+    return refusal
 
 
 def held(detail: str) -> Held:

@@ -23,7 +23,7 @@ import psycopg
 from psycopg.types.json import Jsonb
 
 from tinydancer.decisions import Decision, decision_time
-from tinydancer.errors import TinyDancerError, Unavailable
+from tinydancer.errors import TinyDancerError
 from tinydancer.store.database import Connection, Database
 
 logger = logging.getLogger(__name__)
@@ -205,10 +205,8 @@ def _said(error: Exception) -> str:
     """What went wrong, without the detail that quotes a row, and so what people asked."""
     if isinstance(error, psycopg.Error):
         return f"{error.sqlstate}: {error.diag.message_primary}"
-    if isinstance(error, Unavailable):
-        return error.detail
     if isinstance(error, TinyDancerError):
-        return error.message
+        return error.reason
     return "".join([type(error).__name__, "\n", *format_tb(error.__traceback__)])
 
 

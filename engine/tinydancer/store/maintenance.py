@@ -10,7 +10,7 @@ from threading import Event, Thread
 
 import psycopg
 
-from tinydancer.errors import TinyDancerError, Unavailable
+from tinydancer.errors import TinyDancerError
 from tinydancer.store.database import Connection, Database
 
 logger = logging.getLogger(__name__)
@@ -80,7 +80,6 @@ class Maintenance:
                 self._database.run(maintain)
             except TinyDancerError as error:
                 # Each time, with what is wrong now: the server is away, then has not the database.
-                why = error.detail if isinstance(error, Unavailable) else error.message
-                logger.warning("maintenance is tried again: %s", why)
+                logger.warning("maintenance is tried again: %s", error.reason)
             except Exception:
                 logger.exception("maintenance failed")
