@@ -95,9 +95,12 @@ def test_a_server_that_is_short_of_something_says_so_with_its_own_state(
 
 
 def test_a_connection_that_is_ended_in_a_transaction_is_unavailable(database: Database) -> None:
-    with pytest.raises(Unavailable, match="can't reach its database"):
-        with database.connection() as connection, connection.transaction():
+    def idle_too_long(connection: psycopg.Connection) -> None:
+        with connection.transaction():
             connection.execute("SET LOCAL idle_in_transaction_session_timeout = '50ms'")
             time.sleep(0.3)
             connection.execute("SELECT 1")
+
+    with pytest.raises(Unavailable, match="can't reach its database"):
+        database.run(idle_too_long)
     assert database.run(lambda connection: connection.execute("SELECT 1").fetchone()) == (1,)

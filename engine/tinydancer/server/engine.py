@@ -23,6 +23,7 @@ from tinydancer.neural.active import DefaultClassifier
 from tinydancer.semantic_routes.route import RouteSearch
 from tinydancer.server.metrics import Figures, Metrics
 from tinydancer.server.trainer import Trainer
+from tinydancer.store import schema
 from tinydancer.store.analytics import routing_analytics
 from tinydancer.store.correlations import ErrorCorrelations
 from tinydancer.store.database import Database
@@ -104,6 +105,8 @@ class Engine:
             log.event(logging.WARNING, "database_unavailable", reason=error.reason)
         else:
             self._warm_up()
+            if self._upkeep:
+                self._compare_schema()
         if self._upkeep:
             self._trainer.start()
             self._maintenance.start()
@@ -221,6 +224,20 @@ class Engine:
                         " the engine's role log in.",
                     ) from error
             sleep(_ASK_AGAIN_SECONDS)
+
+    def _compare_schema(self) -> None:
+        """Says that the schema is of another version, where it is: either may be upgraded first."""
+        installed = self._database.run(schema.version)
+        known = schema.migrations()[-1].name
+        if installed is not None and installed.migration != known:
+            older = installed.migration < known
+            log.event(
+                logging.WARNING,
+                "schema_of_another_version",
+                installed=installed.migration,
+                known=known,
+                hint="tinydancer upgrade --dsn ..." if older else "upgrade the engine",
+            )
 
     def _warm_up(self) -> None:
         """Answers one of each kind for nobody: libraries load and allocate at their first use."""
