@@ -13,6 +13,7 @@ TinyDancerError              XX000  the base of all
 ├── BudgetExceeded           53400  a budget or rate limit refuses it
 ├── Held                     55P03  another transaction holds what it has to write
 ├── ProviderFailed           58030  an embedding provider did not answer as it should
+├── Unwritable               25006  the database is read only, or (53100 and the like) has no room
 └── Unavailable              08006  the database can't be reached
 
 What ends a connection is no error of a scan: 08P01 (no frame), 28000 (the token) and 53300 (too
@@ -35,6 +36,11 @@ class TinyDancerError(Exception):
         self.message = message
         self.detail = detail
         self.hint = hint
+
+    @property
+    def reason(self) -> str:
+        """What the log has of it."""
+        return self.message
 
 
 class InvalidInput(TinyDancerError):
@@ -109,7 +115,23 @@ class ProviderFailed(TinyDancerError):
     sqlstate = "58030"
 
 
+class Unwritable(TinyDancerError):
+    """The database takes nothing: it is read only, or `sqlstate` says what it has none left of."""
+
+    sqlstate = "25006"
+
+    @property
+    def reason(self) -> str:
+        """The server's own words."""
+        return self.detail or self.message
+
+
 class Unavailable(TinyDancerError):
     """The database can't be reached."""
 
     sqlstate = "08006"
+
+    @property
+    def reason(self) -> str:
+        """The server's own words, or those of who looked for it."""
+        return self.detail or self.message

@@ -212,7 +212,7 @@ wire_fill(Connection *connection, size_t bytes)
 					errcode(ERRCODE_CONNECTION_FAILURE),
 					errmsg("the Tiny Dancer engine at %s sent nothing for %d ms",
 						   connection->where, connection->timeout),
-					errhint("Raise option timeout of the foreign table or its server, or ask for less at once."));
+					errhint("See whether it hangs (tinydancer ping). If not, raise option timeout of the foreign table or its server, or ask for less at once."));
 	}
 	return true;
 }

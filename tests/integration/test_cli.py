@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -155,6 +156,19 @@ def test_status_of_an_engine_that_does_not_answer_says_so_within_seconds(data: P
     assert "not answered" in json.loads(shown.stdout)["engine"]["error"]
 
 
+def test_status_of_a_server_that_does_not_answer_says_so_within_seconds(data: Path) -> None:
+    pid = json.loads(succeed("status", "--data", data, "--json"))["server"]["pid"]
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        began = time.monotonic()
+        shown = run("status", "--data", data, "--json")
+        assert time.monotonic() - began < 15
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    assert shown.returncode == 3
+    assert "timeout" in json.loads(shown.stdout)["engine"]["error"]
+
+
 def test_status_shows_what_runs(data: Path) -> None:
     shown = succeed("status", "--data", data)
     assert shown.count("running") == 2
@@ -220,6 +234,56 @@ def test_an_engine_that_can_t_start_leaves_the_server_in_which_to_mend_it(data: 
     succeed("up", "--data", data)
     status = json.loads(succeed("status", "--data", data, "--json"))
     assert status["engine"]["embedder"].startswith("static-")
+
+
+def test_up_after_one_that_failed_finds_the_engine_that_ran_all_the_time(data: Path) -> None:
+    # given an engine whose server was killed and can't start
+    before = json.loads(succeed("status", "--data", data, "--json"))
+    os.kill(before["server"]["pid"], signal.SIGKILL)
+    configuration = data / "cluster/postgresql.conf"
+    sound = configuration.read_text()
+    configuration.write_text(sound + "no_such_setting = 1\n")
+    failed = run("up", "--data", data)
+    assert failed.returncode == 1
+    assert "no_such_setting" in failed.stderr
+    shown = json.loads(run("status", "--data", data, "--json").stdout)
+    assert (shown["server"]["running"], shown["engine"]["running"]) == (False, True)
+    # when what was wrong is mended
+    configuration.write_text(sound)
+    succeed("up", "--data", data)
+    # then the same engine answers
+    after = json.loads(succeed("status", "--data", data, "--json"))
+    assert after["engine"]["pid"] == before["engine"]["pid"]
+
+
+def test_up_replaces_an_engine_whose_socket_is_gone(data: Path) -> None:
+    before = json.loads(succeed("status", "--data", data, "--json"))["engine"]
+    Path(before["socket"]).unlink()
+    shown = run("status", "--data", data, "--json")
+    assert shown.returncode == 3
+    assert "could not connect" in json.loads(shown.stdout)["engine"]["error"]
+    succeed("up", "--data", data)
+    after = json.loads(succeed("status", "--data", data, "--json"))["engine"]
+    assert after["pid"] != before["pid"]
+    assert not runs(before["pid"])
+
+
+def test_an_engine_is_seen_and_stopped_where_the_directory_of_its_socket_is_gone(
+    data: Path,
+) -> None:
+    # given an engine, and nothing else of what it ran beside
+    before = json.loads(succeed("status", "--data", data, "--json"))
+    os.kill(before["server"]["pid"], signal.SIGKILL)
+    link = data / "run"
+    shutil.rmtree(link.readlink())
+    link.unlink()
+    # when it is asked for, and stopped
+    shown = json.loads(run("status", "--data", data, "--json").stdout)
+    assert shown["engine"]["pid"] == before["engine"]["pid"]
+    assert succeed("down", "--data", data) == "Stopped.\n"
+    # then it is gone
+    assert not runs(before["engine"]["pid"])
+    succeed("up", "--data", data)
 
 
 def test_down_stops_both_and_the_data_stays(data: Path) -> None:

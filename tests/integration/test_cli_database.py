@@ -6,8 +6,9 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from socket import create_server
@@ -41,10 +42,18 @@ def value(dsn: str, query: str) -> object:
 
 
 @contextmanager
-def serving(*arguments: str | Path) -> Iterator[subprocess.Popen[str]]:
-    """An engine in the foreground, from the line in its log that it has started."""
+def serving(
+    *arguments: str | Path | int, through: Sequence[str] = ()
+) -> Iterator[subprocess.Popen[str]]:
+    """An engine in the foreground, from the line in its log that it has started; it is started by
+    the command `through`, which becomes it.
+    """
     engine = subprocess.Popen(
-        [*PROGRAM, "serve", *map(str, arguments)], stderr=subprocess.PIPE, text=True
+        [*through, *PROGRAM, "serve", *map(str, arguments)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+        text=True,
     )
     assert engine.stderr is not None
     with engine, engine.stderr as log:
@@ -79,6 +88,95 @@ def test_install_makes_a_schema_that_an_engine_can_serve(
     assert run("install", "--dsn", empty_database, "--socket", socket).returncode == 0
     assert run("upgrade", "--dsn", empty_database).stdout == "Up to date.\n"
     assert value(empty_database, "SELECT name FROM tinydancer.agents") == "kept"
+
+
+@pytest.mark.parametrize("wrong", ["user", "dbname"])
+def test_serve_ends_where_the_server_refuses_its_dsn(
+    server: Server, empty_database: str, wrong: str
+) -> None:
+    # given a DSN that no waiting mends
+    dsn = conninfo.make_conninfo(empty_database, **{wrong: "nobody_made_it"})
+    socket = server.engine_socket("refused")
+    # when an engine is started with it
+    done = run("serve", "--dsn", dsn, "--socket", socket)
+    # then it ends, with what the server says and what to do
+    assert done.returncode == 1
+    assert done.stderr.count("Error: the engine gets no connection") == 1
+    assert '"nobody_made_it" does not exist' in done.stderr
+    assert "--dsn" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not socket.exists()
+
+
+def test_serve_waits_for_a_refusal_to_pass(server: Server, empty_database: str) -> None:
+    # given a database that takes no connections for a while
+    assert run("install", "--dsn", empty_database).returncode == 0
+    name = conninfo.conninfo_to_dict(empty_database)["dbname"]
+    with psycopg.connect(server.superuser_dsn, autocommit=True) as connection:
+        connection.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
+        allow = threading.Timer(
+            2.0, connection.execute, [f"ALTER DATABASE {name} ALLOW_CONNECTIONS true"]
+        )
+        allow.start()
+        # when an engine is started meanwhile
+        with serving("--dsn", empty_database, "--socket", server.engine_socket("patient")):
+            # then it starts when it may connect
+            assert not allow.is_alive()
+
+
+def test_serve_waits_for_a_server_that_is_away(server: Server, tmp_path: Path) -> None:
+    # given a place where no server is
+    dsn = f"host={tmp_path} dbname=x user=y"
+    # when an engine is started for it
+    began = time.monotonic()
+    with serving("--dsn", dsn, "--socket", server.engine_socket("early")) as engine:
+        # then it listens at once, for whom it can tell that
+        assert time.monotonic() - began < 4
+        assert engine.poll() is None
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_an_engine_that_is_told_to_end_leaves_nothing(
+    server: Server, empty_database: str, end: signal.Signals, workers: int
+) -> None:
+    # given an engine in the foreground
+    assert run("install", "--dsn", empty_database).returncode == 0
+    socket = server.engine_socket("ends")
+    with serving("--dsn", empty_database, "--socket", socket, "--workers", workers) as engine:
+        # when it is told to end, or its terminal closes
+        os.killpg(engine.pid, end)
+        # then it does, in order
+        assert engine.wait(5) == 0
+    assert not socket.exists()
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_an_engine_under_nohup_outlives_its_terminal(
+    server: Server, empty_database: str, workers: int
+) -> None:
+    # given an engine that is to stay
+    assert run("install", "--dsn", empty_database).returncode == 0
+    socket = server.engine_socket("stays")
+    where = ("--dsn", empty_database, "--socket", socket, "--workers", workers)
+    with serving(*where, through=["nohup"]) as engine:
+        # when its terminal closes
+        os.killpg(engine.pid, signal.SIGHUP)
+        time.sleep(1)
+        # then it answers
+        assert run("ping", "--socket", socket).returncode == 0
+
+
+def test_ping_says_where_the_token_goes(empty_database: str, tmp_path: Path) -> None:
+    assert run("install", "--dsn", empty_database).returncode == 0
+    token = tmp_path / "token"
+    token.write_text("open sesame\n")
+    socket = tmp_path / "engine.sock"
+    with serving("--dsn", empty_database, "--socket", socket, "--token-file", token):
+        refused = run("ping", "--socket", socket)
+        assert refused.returncode == 1
+        assert "Hint: Give its token by --token-file." in refused.stderr
+        assert run("ping", "--socket", socket, "--token-file", token).returncode == 0
 
 
 def test_install_takes_the_front_doors_that_there_are(empty_database: str, front_door: str) -> None:
@@ -187,6 +285,16 @@ def test_an_empty_password_file_is_refused(empty_database: str, tmp_path: Path) 
     done = run("install", "--dsn", empty_database, "--password-file", secret)
     assert done.returncode == 1
     assert "is empty" in done.stderr
+
+
+def test_a_password_file_that_is_not_text_is_refused_by_name(
+    empty_database: str, tmp_path: Path
+) -> None:
+    secret = tmp_path / "noise"
+    secret.write_bytes(b"\xff\xfe\x00")
+    done = run("install", "--dsn", empty_database, "--password-file", secret)
+    assert done.returncode == 1
+    assert f"{secret} is not text" in done.stderr
 
 
 def test_the_native_front_door_is_built_where_it_is_asked_for(

@@ -108,6 +108,36 @@ def test_while_the_database_is_away_the_oldest_are_dropped_and_counted(monkeypat
     assert log.dropped == 15
     assert log.written == 0
     log.close(timeout=0)
+    assert log.dropped == 25  # and those that still waited as it ended
+
+
+def test_a_database_that_is_away_all_night_is_said_once_with_the_reason(monkeypatch, caplog):
+    monkeypatch.setattr(decision_log, "RETRY_SECONDS", 0.01)
+    monkeypatch.setattr(decision_log, "FLUSH_SECONDS", 0.01)
+    with caplog.at_level("INFO", logger="tinydancer"):
+        log = DecisionLog(Database("host=127.0.0.1 port=1 dbname=none user=nobody"))
+        log.keep([decision() for _ in range(3)], mode="async", text=True)
+        assert not log.flush(timeout=0.5)
+        log.close(timeout=0)
+    waits, lost = (record.getMessage() for record in caplog.records)
+    assert waits.startswith("decisions wait for the database: ")
+    assert "refused" in waits
+    assert lost == "3 decisions are lost: the database has not taken them in time"
+
+
+def test_the_end_of_an_interruption_is_said(conn, log, caplog):
+    with caplog.at_level("INFO", logger="tinydancer"):
+        conn.execute("ALTER TABLE decisions RENAME TO elsewhere")
+        try:
+            log.keep([decision()], mode="async", text=True)
+            assert not log.flush(timeout=1)
+        finally:
+            conn.execute("ALTER TABLE elsewhere RENAME TO decisions")
+        assert log.flush()
+    assert [record.getMessage() for record in caplog.records] == [
+        'decisions wait for the database: 42P01: relation "tinydancer.decisions" does not exist',
+        "decisions are written again",
+    ]
 
 
 def test_a_decision_that_the_table_refuses_does_not_hold_up_the_next(conn, log):

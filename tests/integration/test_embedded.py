@@ -155,6 +155,28 @@ def test_its_sockets_are_gone_with_it_and_back_at_the_same_path(place: Path) -> 
         server.remove()
 
 
+def test_a_server_that_was_killed_starts_again_though_nobody_has_reaped_it(place: Path) -> None:
+    server = open_server(place / "killed", throwaway=True)
+    try:
+        # given a server that was killed, and whose parent (this process) leaves it a zombie
+        server.initialize()
+        server.start()
+        with server.connect() as connection:
+            connection.execute("CREATE TABLE kept AS SELECT 42 AS answer")
+            connection.execute("CHECKPOINT")
+        pid = server.daemon.pid()
+        assert pid is not None
+        os.kill(pid, signal.SIGKILL)
+        assert server.daemon.ends_within(10)
+        os.kill(pid, 0)  # PostgreSQL takes it for a server that runs
+        # when it is started again
+        server.start()
+        # then it has its data
+        assert value(server, "SELECT answer FROM kept") == 42
+    finally:
+        server.remove()
+
+
 @pytest.mark.skipif(ROOT, reason="root has a place of the system's own")
 def test_a_runtime_directory_of_the_users_own_may_have_spaces(
     place: Path, monkeypatch: pytest.MonkeyPatch

@@ -10,6 +10,8 @@ import psycopg
 import pytest
 from tests.conftest import Installation
 
+from tinydancer.server.engine import Engine
+from tinydancer.server.metrics import Metrics
 from tinydancer_fdw.client import Address, Client, EngineError
 from tinydancer_fdw.frames import EQUALS, Input, Scan
 
@@ -59,6 +61,40 @@ def test_the_log_has_the_sqlstate_of_a_refusal_and_not_the_text(
     log = installation.engine.daemon.log.read_text()
     assert "event=scan_refused table=route_decisions sqlstate=22023" in log
     assert "my secret" not in log
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (
+            "DELETE FROM tinydancer.migrations"
+            " WHERE name = (SELECT max(name) FROM tinydancer.migrations)",
+            "tinydancer upgrade",
+        ),
+        (
+            "INSERT INTO tinydancer.migrations (name, checksum) VALUES ('9999_later', '')",
+            "upgrade the engine",
+        ),
+    ],
+)
+def test_an_engine_says_that_the_schema_is_of_another_version(
+    new_schema_dsn: str, caplog: pytest.LogCaptureFixture, change: str, said: str
+) -> None:
+    with psycopg.connect(new_schema_dsn, autocommit=True) as connection:
+        connection.execute(change)
+    with caplog.at_level("WARNING", logger="tinydancer"), Engine(new_schema_dsn, Metrics()):
+        pass
+    [record] = caplog.records
+    assert "event=schema_of_another_version" in record.getMessage()
+    assert said in record.getMessage()
+
+
+def test_an_engine_says_nothing_of_a_schema_of_its_own_version(
+    new_schema_dsn: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level("WARNING", logger="tinydancer"), Engine(new_schema_dsn, Metrics()):
+        pass
+    assert caplog.records == []
 
 
 def test_a_second_engine_on_the_same_socket_ends_with_an_error(

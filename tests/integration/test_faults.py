@@ -368,6 +368,36 @@ def test_the_engine_recovers_from_losing_the_database(
     assert agents.execute("SELECT agents FROM engine_status").fetchall() == [(2,)]
 
 
+def test_a_database_that_is_read_only_decides_what_takes_no_budget(
+    agents: psycopg.Connection, engine_pid: int, installation: Installation
+) -> None:
+    name = sql.Identifier(installation.database)
+
+    def be(state: str) -> None:
+        alter = "ALTER DATABASE {} SET default_transaction_read_only = {}"
+        agents.execute(sql.SQL(alter).format(name, sql.SQL(state)))
+        agents.execute(
+            "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
+            " WHERE application_name = 'tinydancer' AND datname = current_database()"
+        )
+
+    be("on")
+    try:
+        # a decision without a budget is answered, as on a standby
+        lives(installation, agents, engine_pid)
+        # one with a budget is refused, in the server's words
+        agents.execute("UPDATE agents SET cost_per_call = 0.01")
+        agents.execute("SELECT ruvector_set_budget('all', 10)")
+        with pytest.raises(psycopg.Error) as caught:
+            agents.execute("SELECT decision_id FROM route_decisions WHERE request = 'a request'")
+        assert sqlstate(caught.value) == "25006"
+        assert "read-only transaction" in (caught.value.diag.message_detail or "")
+        assert "standby" in (caught.value.diag.message_hint or "")
+    finally:
+        be("off")
+    lives(installation, agents, engine_pid)
+
+
 def test_sigterm_lets_the_scan_under_way_finish(
     agents: psycopg.Connection,
     installation: Installation,

@@ -411,6 +411,20 @@ def test_an_embedding_comes_as_a_vector_of_unit_length(db: psycopg.Connection) -
     assert model
 
 
+def test_a_reader_sees_the_engines_state_and_asks_it_nothing_else(
+    agents: psycopg.Connection,
+) -> None:
+    tables = agents.execute(
+        "SELECT array_agg(relname::text) FROM pg_class WHERE relkind = 'f'"
+        " AND relnamespace = 'tinydancer'::regnamespace"
+        " AND has_table_privilege('tinydancer_reader', oid, 'SELECT')"
+    ).fetchone()
+    assert tables == (["engine_status"],)
+    with agents.transaction():
+        agents.execute("SET LOCAL ROLE tinydancer_reader")
+        assert agents.execute("SELECT scans >= 0 FROM engine_status").fetchall() == [(True,)]
+
+
 def test_the_status_names_the_front_door_it_came_through(
     db: psycopg.Connection, front_door: str
 ) -> None:

@@ -13,6 +13,8 @@ from tinydancer.cli.options import FILE, secret
 from tinydancer.errors import Unavailable
 from tinydancer.settings import MOST_WORKERS, default_workers
 
+_UNAUTHORIZED = "28000"
+
 
 @click.command()
 @click.option("--dsn", required=True, help="The database, as the engine's own role.")
@@ -123,6 +125,11 @@ def ping(
             Scan("engine_status", ("version", "uptime"), ())
         )
     except EngineError as error:
-        raise Unavailable(error.message, detail=error.detail, hint=error.hint) from error
+        hint = error.hint
+        if error.sqlstate == _UNAUTHORIZED:
+            hint = "Give its token by --token-file."
+        elif address and not ca:
+            hint += ". One that has a certificate is asked with --ca."
+        raise Unavailable(error.message, detail=error.detail, hint=hint) from error
     seconds = int(float(str(uptime).removesuffix(" seconds")))
     click.echo(f"Engine {version}, up for {timedelta(seconds=seconds)}.")

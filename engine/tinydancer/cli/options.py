@@ -42,8 +42,11 @@ def running_instance(directory: Path | None) -> Instance:
 
 
 def secret(file: Path) -> str:
-    """The first line of a file."""
-    lines = file.read_text().splitlines()
+    """The first line of a file. Raises NotReady where it has none, or is not text."""
+    try:
+        lines = file.read_text().splitlines()
+    except UnicodeDecodeError:
+        raise NotReady(f"{file} is not text", hint="Its first line is the secret.") from None
     if not lines or not lines[0]:
         raise NotReady(f"{file} is empty", hint="Its first line is the secret.")
     return lines[0]

@@ -62,7 +62,7 @@ class Engine:
     @property
     def daemon(self) -> Daemon:
         """The engine's process."""
-        return Daemon("the engine", self.directory / "engine.pid", self.directory / "engine.log")
+        return _engine_daemon(self.directory)
 
     def start(self) -> None:
         """Start it, where it does not run, and return when it answers.
@@ -122,6 +122,11 @@ class Instance:
             default_workers(),
         )
 
+    @property
+    def engine_daemon(self) -> Daemon:
+        """Its process, which may outlive the server and the directory of its socket."""
+        return _engine_daemon(self.server.directory)
+
     def up(self, version: int | None = None, report: Report = lambda step: None) -> None:
         """Start what does not run, and install or upgrade the schema; returns when both answer.
 
@@ -137,12 +142,16 @@ class Instance:
             install_native_front_door(server, report)
             if not server.daemon.alive():
                 report(f"Starting PostgreSQL {server.version}")
-                undo.callback(server.stop)
+                # One that runs already finds the server again as long as its socket stays.
+                undo.callback(server.end if self.engine_daemon.alive() else server.stop)
                 server.start()
             share_engine_directory(server)
             engine = self.engine
             with server.connect() as connection:
                 install_schema(server, connection, engine.socket, report)
+                if engine.daemon.alive() and not engine.socket.exists():
+                    report("Stopping an engine whose socket is gone")
+                    engine.stop()
                 if engine.daemon.alive() and not _is_of_this_version(connection):
                     report("Stopping an engine of another version")
                     engine.stop()
@@ -167,10 +176,8 @@ class Instance:
         """Stop engine and server; False where neither ran."""
         sweep_leftovers()
         with self._alone():
-            running = self.server.daemon.alive()
-            if (self.server.directory / "run").is_symlink():
-                running |= self.engine.daemon.alive()
-                self.engine.stop()
+            running = self.server.daemon.alive() or self.engine_daemon.alive()
+            self.engine_daemon.stop(_STOP_SIGNALS)
             self.server.stop()
             return running
 
@@ -183,9 +190,9 @@ class Instance:
             "running": False,
             "server": _process(server.daemon, server.account) | {"postgres": server.version},
         }
+        engine = _process(self.engine_daemon, engine_account())
         if not (server.directory / "run").is_symlink():
-            return status | {"engine": {"running": False}}
-        engine = _process(self.engine.daemon, self.engine.account)
+            return status | {"engine": engine}
         engine["socket"] = str(self.engine.socket)
         if server.daemon.alive():
             status["dsn"] = server.dsn()
@@ -200,6 +207,10 @@ class Instance:
         with (self.server.directory / "lock").open("ab") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
+
+
+def _engine_daemon(directory: Path) -> Daemon:
+    return Daemon("the engine", directory / "engine.pid", directory / "engine.log")
 
 
 def open_instance(directory: Path) -> Instance:
@@ -375,7 +386,11 @@ def _engine_status(server: EmbeddedServer) -> dict[str, object]:
     from psycopg.rows import dict_row
 
     try:
-        with server.connect() as connection:
+        asked = server.connect()
+    except psycopg.Error as error:
+        return {"error": f"the server does not let it be asked: {str(error).strip()}"}
+    try:
+        with asked as connection:
             cursor = connection.cursor(row_factory=dict_row)
             cursor.execute("SET statement_timeout = '5s'")
             row = cursor.execute("SELECT * FROM tinydancer.engine_status").fetchone()

@@ -46,10 +46,14 @@ class Daemon:
 
     def pid(self) -> int | None:
         """Its process id, or None where it does not run."""
-        if not self.alive():
-            return None
-        lines = self.pid_file.read_text().split()
-        return int(lines[0]) if lines else None
+        return self.last_pid() if self.alive() else None
+
+    def last_pid(self) -> int | None:
+        """The process id that it has, or had when it last ran; None where it never did."""
+        with suppress(FileNotFoundError):
+            lines = self.pid_file.read_text().split()
+            return int(lines[0]) if lines else None
+        return None
 
     def start(
         self,

@@ -50,6 +50,7 @@ SUPERUSER = "postgres"
 ENGINE_ROLE = "tinydancer_engine"
 
 _START_SECONDS = 60.0
+_CONNECT_SECONDS = 5
 # Fast shutdown, then immediate: pg_ctl's own order.
 _STOP_SIGNALS = ((signal.SIGINT, 30.0), (signal.SIGQUIT, 10.0))
 
@@ -144,13 +145,18 @@ class EmbeddedServer:
         """Start the server and return when it answers; a no-op where it does so already."""
         if not self.daemon.alive():
             self._make_runtime()
+            self._remove_stale_lock_files()
             self._launch()
         self.daemon.wait_until(self._ready, seconds=_START_SECONDS)
         self._make_database()
 
-    def stop(self) -> None:
-        """Stop the server; a no-op where it does not run."""
+    def end(self) -> None:
+        """Stop the server; the directory of the sockets stays. A no-op where it does not run."""
         self.daemon.stop(_STOP_SIGNALS)
+
+    def stop(self) -> None:
+        """Stop the server, and remove the directory of the sockets, the engine's too."""
+        self.end()
         link = self.directory / "run"
         if link.is_symlink():
             shutil.rmtree(self.runtime, ignore_errors=True)
@@ -162,10 +168,14 @@ class EmbeddedServer:
         shutil.rmtree(self.directory)
 
     def connect(self, *, user: str = SUPERUSER, database: str = DATABASE) -> psycopg.Connection:
-        """An autocommit connection."""
+        """An autocommit connection. Raises psycopg.OperationalError where there is none soon."""
         import psycopg
 
-        return psycopg.connect(self.dsn(user=user, database=database), autocommit=True)
+        return psycopg.connect(
+            self.dsn(user=user, database=database),
+            autocommit=True,
+            connect_timeout=_CONNECT_SECONDS,
+        )
 
     def _launch(self) -> None:
         settings = [f'unix_socket_directories="{self.socket_directory}"']
@@ -177,6 +187,20 @@ class EmbeddedServer:
             environment=_environment(),
             dies_with_us=self.throwaway,
         )
+
+    def _remove_stale_lock_files(self) -> None:
+        """Remove PostgreSQL's lock files where their server was killed, and is known to be gone.
+
+        PostgreSQL asks whether there is a process of that number, and a zombie is one, as is
+        whoever has got the number since. We ask for the lock on the pid file, which the last of the
+        server's processes has let go of.
+        """
+        last = str(self.daemon.last_pid())
+        lock_of_socket = self.socket_directory / ".s.PGSQL.5432.lock"
+        for path in (self.cluster / "postmaster.pid", lock_of_socket):
+            with suppress(FileNotFoundError):
+                if path.read_text().partition("\n")[0] == last:
+                    path.unlink()
 
     def _ready(self) -> bool:
         """Whether the server says in its lock file that it takes connections."""

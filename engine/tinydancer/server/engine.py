@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from functools import partial
+from time import monotonic, sleep
 from types import TracebackType
 
 from tinydancer import __version__, log
@@ -17,11 +18,12 @@ from tinydancer.decisions import Decision
 from tinydancer.embeddings.base import Embedder, Vectors
 from tinydancer.embeddings.select import Usage, usage
 from tinydancer.embeddings.wrapper import EmbedderWrapper
-from tinydancer.errors import TinyDancerError, Unavailable
+from tinydancer.errors import NotReady, TinyDancerError, Unavailable
 from tinydancer.neural.active import DefaultClassifier
 from tinydancer.semantic_routes.route import RouteSearch
 from tinydancer.server.metrics import Figures, Metrics
 from tinydancer.server.trainer import Trainer
+from tinydancer.store import schema
 from tinydancer.store.analytics import routing_analytics
 from tinydancer.store.correlations import ErrorCorrelations
 from tinydancer.store.database import Database
@@ -54,6 +56,10 @@ _GC_THRESHOLDS = (20_000, 20, 50)
 # Locks are held for milliseconds, by a batch of ten thousand for a few seconds, and for ever by a
 # transaction that somebody leaves open. Doors give up after 30 seconds, and so must we before.
 _PATIENCE_S = 5.0
+# A server that refuses an engine as it starts may have no connection left for a moment. An engine
+# that ended at once would be started again so often that systemd gives up.
+_REFUSED_SECONDS = 5.0
+_ASK_AGAIN_SECONDS = 1.0
 _DEFAULT_CLASSIFIER = DefaultClassifier()
 
 
@@ -89,16 +95,18 @@ class Engine:
     def __enter__(self) -> Engine:
         """Reads the first snapshot, so that the first scan need not.
 
-        Raises NotReady where the database is not ours to use. One that can't be reached may come
-        later.
+        Raises NotReady where the database is not ours to use, or goes on to refuse an engine that
+        has not answered yet. One that can't be reached may come later.
         """
         gc.set_threshold(*_GC_THRESHOLDS)
         try:
-            self.settle(self._snapshots.current())
+            self.settle(self._first_snapshot())
         except Unavailable as error:
-            log.event(logging.WARNING, "database_unavailable", reason=error.detail)
+            log.event(logging.WARNING, "database_unavailable", reason=error.reason)
         else:
             self._warm_up()
+            if self._upkeep:
+                self._compare_schema()
         if self._upkeep:
             self._trainer.start()
             self._maintenance.start()
@@ -190,12 +198,46 @@ class Engine:
         except TinyDancerError as error:
             if active.name != self._unreadable:
                 self._unreadable = active.name
-                log.event(logging.WARNING, "decisions_without_category", reason=error.message)
+                log.event(logging.WARNING, "decisions_without_category", reason=error.reason)
             return decisions
 
     def route_search(self, snapshot: Snapshot) -> RouteSearch:
         """The search by the database's index, for a snapshot whose routes have no vectors."""
         return partial(ranked_routes, self._database, snapshot)
+
+    def _first_snapshot(self) -> Snapshot:
+        """The snapshot that it begins with. Raises Unavailable, and NotReady as __enter__ does."""
+        deadline = monotonic() + _REFUSED_SECONDS
+        while True:
+            try:
+                return self._snapshots.current()
+            except Unavailable as error:
+                # A worker that takes the place of another one waits as that did.
+                if self._metrics.board.is_one_ready() or not self._database.is_there():
+                    raise
+                if monotonic() > deadline:
+                    raise NotReady(
+                        "the engine gets no connection to its database by this DSN",
+                        detail=error.detail,
+                        hint="See the role, the password and the database of --dsn, and the"
+                        " server's pg_hba.conf. tinydancer install --engine-password-file lets"
+                        " the engine's role log in.",
+                    ) from error
+            sleep(_ASK_AGAIN_SECONDS)
+
+    def _compare_schema(self) -> None:
+        """Says that the schema is of another version, where it is: either may be upgraded first."""
+        installed = self._database.run(schema.version)
+        known = schema.migrations()[-1].name
+        if installed is not None and installed.migration != known:
+            older = installed.migration < known
+            log.event(
+                logging.WARNING,
+                "schema_of_another_version",
+                installed=installed.migration,
+                known=known,
+                hint="tinydancer upgrade --dsn ..." if older else "upgrade the engine",
+            )
 
     def _warm_up(self) -> None:
         """Answers one of each kind for nobody: libraries load and allocate at their first use."""

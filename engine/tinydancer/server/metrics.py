@@ -71,6 +71,10 @@ class Board:
         """Whether a worker can answer."""
         return bool(self.counts[worker][_READY])
 
+    def is_one_ready(self) -> bool:
+        """Whether any worker can."""
+        return any(row[_READY] for row in self.counts)
+
     def are_ready(self) -> bool:
         """Whether all workers can."""
         return all(row[_READY] for row in self.counts)

@@ -29,10 +29,11 @@ _NOTE_SECONDS = 1.0
 
 
 def run(settings: EngineSettings) -> None:
-    """Runs an engine until SIGTERM or SIGINT, then drains it and returns.
+    """Runs an engine until SIGTERM, SIGINT or SIGHUP, then drains it and returns.
 
     Raises as `listener.listen` and `serve_prometheus` do, and NotReady where the database is not
-    ours to use. One that can't be reached comes and goes without the engine's end.
+    ours to use, or refuses the engine as it starts. One that can't be reached comes and goes
+    without the engine's end.
     """
     log.start()
     sys.setswitchinterval(_SWITCH_SECONDS)
@@ -50,7 +51,7 @@ def run(settings: EngineSettings) -> None:
 def answer(
     settings: EngineSettings, open_listener: Callable[[], Listener], metrics: Metrics
 ) -> None:
-    """Answers in this process until SIGTERM or SIGINT.
+    """Answers in this process until SIGTERM, SIGINT or SIGHUP.
 
     The socket of a lone worker is opened when the first snapshot has been read; whoever connects to
     that of several before then waits. The first of them does what is to be done once an engine.

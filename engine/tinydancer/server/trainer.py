@@ -15,7 +15,7 @@ import threading
 
 import psycopg
 
-from tinydancer.errors import TinyDancerError, Unavailable
+from tinydancer.errors import TinyDancerError
 from tinydancer.store import training_queue
 from tinydancer.store.database import Connection, Database
 from tinydancer.trainings.run import DSN_VARIABLE
@@ -65,7 +65,7 @@ class Trainer:
             except (TinyDancerError, psycopg.Error) as error:
                 # Once: a database may be away all night.
                 if not (self._interrupted or self._stopping.is_set()):
-                    why = error.detail if isinstance(error, Unavailable) else error
+                    why = error.reason if isinstance(error, TinyDancerError) else error
                     logger.warning("waiting for trainings is interrupted: %s", why)
                 self._interrupted = True
                 self._stopping.wait(_RETRY_SECONDS)

@@ -25,7 +25,8 @@ from tinydancer.server.metrics import Board, Metrics
 Answer = Callable[[Listener, Metrics], None]
 
 _PR_SET_PDEATHSIG = 1
-_ENDS = (signal.SIGTERM, signal.SIGINT)
+# The last comes from a terminal that closes.
+_ENDS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _LOOK_SECONDS = 0.05
 _RESTART_SECONDS = 1.0
 _TOGETHER_SECONDS = 10.0
@@ -35,19 +36,25 @@ _STOP_SECONDS = 15.0
 
 
 def told_to_end(*more: signal.Signals) -> socket.socket:
-    """A socket that becomes readable when SIGTERM or SIGINT comes (or another one that is named),
-    to whichever thread; each is a byte, its number.
+    """A socket that becomes readable when SIGTERM, SIGINT or SIGHUP comes (or another one that is
+    named), to whichever thread; each is a byte, its number.
     """
     told, tell = socket.socketpair()
     tell.setblocking(False)
     signal.set_wakeup_fd(tell.detach())
-    for number in (*_ENDS, *more):
+    for number in (*_heeded(), *more):
         signal.signal(number, lambda *_: None)
     return told
 
 
+def _heeded() -> list[signal.Signals]:
+    """The signals that end an engine: not SIGHUP where nohup has it ignored."""
+    ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    return [number for number in _ENDS if not (ignored and number == signal.SIGHUP)]
+
+
 def run_workers(board: Board, listener: Listener, answer: Answer) -> None:
-    """Runs as many workers as the board has rows until SIGTERM or SIGINT; closes the listener.
+    """Runs as many workers as the board has rows until it is told to end; closes the listener.
 
     The first is started alone: where it can't begin to answer, it has said why, and this process
     ends with its exit code.
@@ -114,7 +121,7 @@ class _Workers:
             self._may_start[worker] = time.monotonic() + _RESTART_SECONDS
             return
         signal.set_wakeup_fd(-1)
-        for number in (*_ENDS, signal.SIGCHLD):
+        for number in (*_heeded(), signal.SIGCHLD):
             signal.signal(number, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         # Where the process that watches over it is killed, the kernel kills it too: an engine runs
@@ -148,7 +155,9 @@ class _Workers:
         # Nobody finds the socket any more, before the last that would accept from it ends.
         self._listener.close()
         for number, seconds in ((signal.SIGTERM, _STOP_SECONDS), (signal.SIGKILL, _STOP_SECONDS)):
-            for pid in self._pids.values():
+            for worker, pid in self._pids.items():
+                if number == signal.SIGKILL:
+                    log.event(logging.ERROR, "worker_killed", worker=worker, pid=pid)
                 os.kill(pid, number)
             deadline = time.monotonic() + seconds
             while self._pids and time.monotonic() < deadline:

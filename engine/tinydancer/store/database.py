@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from threading import BoundedSemaphore, Lock
@@ -12,7 +13,7 @@ from pgvector.psycopg import register_vector
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from tinydancer.errors import Held, NotReady, Unavailable
+from tinydancer.errors import Held, NotReady, Unavailable, Unwritable
 
 Connection = psycopg.Connection[Any]
 T = TypeVar("T")
@@ -28,6 +29,17 @@ DEFAULTS: dict[str, Any] = {
     "tcp_user_timeout": 5000,
 }
 MAX_CONNECTIONS = 8
+# Read only; no room on its disk, none in its memory.
+_TAKES_NOTHING = ("25006", "53100", "53200")
+# What a role, a database or a server may have set against its other clients would end the engine's
+# connections, which are kept, and its longer statements. It bounds its waiting itself.
+_UNBOUNDED = (
+    "statement_timeout",
+    "lock_timeout",
+    "idle_in_transaction_session_timeout",
+    "idle_session_timeout",
+)
+_UNBOUNDED_FROM_17 = ("transaction_timeout",)
 
 
 class Database:
@@ -51,8 +63,9 @@ class Database:
     def connection(self) -> Iterator[Connection]:
         """An autocommit connection of one's own for a while.
 
-        Raises Unavailable where the database can't be reached or goes away meanwhile, Held where
-        somebody holds a lock for longer than `patience_s` or waits for this connection as well.
+        Raises Unavailable where the database can't be reached or goes away meanwhile, Unwritable
+        where it takes nothing, Held where somebody holds a lock for longer than `patience_s` or
+        waits for this connection as well.
         """
         patience_s = self._patience_s
         if not self._slots.acquire(timeout=None if patience_s is None else 3 * patience_s):
@@ -70,9 +83,11 @@ class Database:
                     hint="Ask again: nothing was reserved. It happens where budgets change, or come"
                     " to hold for more, while decisions wait for them.",
                 ) from error
-            except psycopg.OperationalError as error:
+            except psycopg.Error as error:
                 if conn.closed or conn.broken:
                     raise unavailable(error) from error
+                if error.sqlstate in _TAKES_NOTHING:
+                    raise _unwritable(error) from error
                 raise
             finally:
                 self._give_back(conn)
@@ -112,6 +127,14 @@ class Database:
             conn.close()
             raise
         return conn
+
+    def is_there(self) -> bool:
+        """Whether a server answers that takes connections, or the DSN is none: who gets no
+        connection then is refused, by its role, its password or its database.
+        """
+        # libpq gives the SQLSTATE of a connection that failed to nobody, but goes by it here.
+        ping = psycopg.pq.PGconn.ping(self._conninfo.encode())
+        return ping in (psycopg.pq.Ping.OK, psycopg.pq.Ping.NO_ATTEMPT)
 
     def close(self) -> None:
         """Close the idle connections, and the busy ones as they come back."""
@@ -153,6 +176,17 @@ def unavailable(error: psycopg.Error) -> Unavailable:
     )
 
 
+def _unwritable(error: psycopg.Error) -> Unwritable:
+    refusal = Unwritable(
+        "the engine's database does not take what has to be written",
+        detail=error.diag.message_primary or "",
+        hint="Make room on the server. On a standby, or where it is read only, what takes budgets,"
+        " places or sessions can't be decided: ask the primary.",
+    )
+    refusal.sqlstate = error.sqlstate or refusal.sqlstate
+    return refusal
+
+
 def held(detail: str) -> Held:
     """The engine's error for a lock that was not to be had in time."""
     return Held(
@@ -164,15 +198,23 @@ def held(detail: str) -> Held:
 
 
 def _alive(conn: Connection) -> bool:
-    """Whether the server has left an idle connection alone: nothing is waiting to be read."""
+    """Whether the server has left an idle connection open.
+
+    One that it ends gets its reason first: the end itself is not to be seen until that is read.
+    """
+    poll = select.poll()
     try:
-        conn.pgconn.consume_input()
+        poll.register(conn.pgconn.socket, select.POLLIN)
+        while poll.poll(0):
+            conn.pgconn.consume_input()
     except psycopg.OperationalError:
         return False
     return not conn.closed
 
 
 def _prepare(conn: Connection) -> None:
+    newer = _UNBOUNDED_FROM_17 if conn.info.server_version >= 170000 else ()
+    conn.execute("; ".join(f"SET {name} = 0" for name in (*_UNBOUNDED, *newer)).encode())
     row = conn.execute(
         "SELECT nspname FROM pg_catalog.pg_extension JOIN pg_catalog.pg_namespace"
         " ON pg_namespace.oid = extnamespace WHERE extname = 'vector'"
@@ -191,6 +233,5 @@ def _prepare(conn: Connection) -> None:
     register_vector(conn)
     # Whoever waited for a lock has to see what the other has left.
     conn.execute("SET default_transaction_isolation = 'read committed'")
-    conn.execute("SET statement_timeout = 0")
     conn.execute("SET jit = off")
     conn.execute("SET TimeZone = 'UTC'")

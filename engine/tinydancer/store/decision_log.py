@@ -94,6 +94,7 @@ class DecisionLog:
         self._wake = Condition()
         self._writing = False
         self._stopping = False
+        self._interrupted = False
         self.written = 0
         self.dropped = 0
         self._writer = Thread(target=self._write, name="decision-log", daemon=True)
@@ -130,12 +131,16 @@ class DecisionLog:
             return not self._waiting and not self._writing
 
     def close(self, timeout: float = 5.0) -> None:
-        """Write what waits, within some seconds, and stop."""
+        """Write what waits, within some seconds, and stop. What is lost then is counted."""
         self.flush(timeout)
         with self._wake:
             self._stopping = True
             self._wake.notify_all()
         self._writer.join(timeout=5)
+        if lost := len(self._waiting):
+            self._waiting.clear()
+            self.dropped += lost
+            logger.error("%d decisions are lost: the database has not taken them in time", lost)
 
     def _write(self) -> None:
         while True:
@@ -150,6 +155,9 @@ class DecisionLog:
             if not batch:
                 continue
             waiting = self._write_batch(batch)
+            if self._interrupted and not waiting:
+                logger.info("decisions are written again")
+                self._interrupted = False
             with self._wake:
                 self._put_back(waiting)
                 self._writing = False
@@ -163,7 +171,10 @@ class DecisionLog:
             self._write_rows(batch)
         except Exception as error:
             if isinstance(error, _OF_ITS_STATE) and not isinstance(error, _OF_A_ROW):
-                logger.warning("%d decisions wait for the database: %s", len(batch), _said(error))
+                # Once: a database may be away all night.
+                if not self._interrupted:
+                    logger.warning("decisions wait for the database: %s", _said(error))
+                self._interrupted = True
                 return batch
             if len(batch) > 1:
                 # One that the table refuses must not hold up the others, nor take them along.
@@ -195,7 +206,7 @@ def _said(error: Exception) -> str:
     if isinstance(error, psycopg.Error):
         return f"{error.sqlstate}: {error.diag.message_primary}"
     if isinstance(error, TinyDancerError):
-        return error.message
+        return error.reason
     return "".join([type(error).__name__, "\n", *format_tb(error.__traceback__)])
 
 

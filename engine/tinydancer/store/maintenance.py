@@ -79,6 +79,7 @@ class Maintenance:
             try:
                 self._database.run(maintain)
             except TinyDancerError as error:
-                logger.warning("maintenance is tried again: %s", error.message)
+                # Each time, with what is wrong now: the server is away, then has not the database.
+                logger.warning("maintenance is tried again: %s", error.reason)
             except Exception:
                 logger.exception("maintenance failed")

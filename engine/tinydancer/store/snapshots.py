@@ -121,7 +121,8 @@ class Snapshots:
         try:
             self._database.run(lambda conn: conn.execute(PRUNE))
         except (TinyDancerError, psycopg.Error) as error:
-            logger.warning("old changes not removed yet: %s", error)
+            why = error.reason if isinstance(error, TinyDancerError) else error
+            logger.warning("old changes not removed yet: %s", why)
 
     def _read_on(
         self, conn: Connection, previous: Snapshot | None
@@ -160,7 +161,7 @@ class Snapshots:
             try:
                 written = write_back(self._database, embedder, unsaved)
             except TinyDancerError as error:
-                logger.warning("%d embeddings not written back yet: %s", rows, error.message)
+                logger.warning("%d embeddings not written back yet: %s", rows, error.reason)
             except Exception:
                 # The vectors are served from memory all the same, and made again at need.
                 logger.exception("%d embeddings not written back", rows)
