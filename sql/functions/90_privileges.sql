@@ -50,6 +50,7 @@ TO tinydancer_reader, tinydancer_router, tinydancer_admin;
 GRANT EXECUTE ON FUNCTION
     tinydancer.ruvector_list_agents(boolean), tinydancer.ruvector_get_agent(text),
     tinydancer.ruvector_list_routes(boolean), tinydancer.ruvector_list_models(text),
+    tinydancer.ruvector_version(),
     tinydancer.check_found(text, text, boolean)
 TO tinydancer_reader, tinydancer_router, tinydancer_admin;
 -- What a router asks goes through the foreign tables, whose privileges stand beside them.
@@ -114,7 +115,7 @@ GRANT EXECUTE ON FUNCTION
     tinydancer.usage_analytics(timestamptz, text), tinydancer.latency_bucket(double precision),
     tinydancer.bucket_latency(smallint), tinydancer.usage_group(tinydancer.usage, text),
     tinydancer.usage_moment(tinydancer.usage, text), tinydancer.refresh_quality(),
-    tinydancer.activate_refreshed(bigint, bigint)
+    tinydancer.activate_refreshed(bigint, bigint), tinydancer.ruvector_version()
 TO tinydancer_engine;
 GRANT SELECT ON tinydancer.agent_stats, tinydancer.budget_status, tinydancer.open_circuits
 TO tinydancer_engine;

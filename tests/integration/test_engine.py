@@ -15,6 +15,11 @@ from tinydancer.server.metrics import Metrics
 from tinydancer_fdw.client import Address, Client, EngineError
 from tinydancer_fdw.frames import EQUALS, Input, Scan
 
+OF_VERSION = (
+    "CREATE OR REPLACE FUNCTION tinydancer.ruvector_version() RETURNS text"
+    " LANGUAGE sql IMMUTABLE AS $$ SELECT '{}' $$"
+)
+
 
 @pytest.fixture
 def engine(installation: Installation, db: psycopg.Connection) -> Iterator[Client]:
@@ -66,15 +71,9 @@ def test_the_log_has_the_sqlstate_of_a_refusal_and_not_the_text(
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (
-            "DELETE FROM tinydancer.migrations"
-            " WHERE name = (SELECT max(name) FROM tinydancer.migrations)",
-            "tinydancer upgrade",
-        ),
-        (
-            "INSERT INTO tinydancer.migrations (name, checksum) VALUES ('9999_later', '')",
-            "upgrade the engine",
-        ),
+        ("DROP FUNCTION tinydancer.ruvector_version()", "tinydancer upgrade"),
+        (OF_VERSION.format("0.4.99"), "tinydancer upgrade"),
+        (OF_VERSION.format("99.0.0"), "upgrade the engine"),
     ],
 )
 def test_an_engine_says_that_the_schema_is_of_another_version(

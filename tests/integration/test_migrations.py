@@ -7,6 +7,7 @@ import threading
 import psycopg
 import pytest
 
+from tinydancer import __version__
 from tinydancer.errors import InvalidInput, NotReady
 from tinydancer.store import schema
 from tinydancer.store.front_doors import EngineAddress, available_front_doors
@@ -197,6 +198,11 @@ def test_two_installs_at_once_make_one_schema(empty_database):
     assert errors == []
     with connect(empty_database) as connection:
         assert schema.version(connection).migration == schema.migrations()[-1].name
+
+
+def test_a_schema_tells_the_version_that_installed_it(schema_dsn):
+    with connect(schema_dsn) as connection:
+        assert schema.version(connection).version == __version__
 
 
 def test_a_migration_that_has_changed_since_it_ran_is_refused(schema_dsn, monkeypatch):

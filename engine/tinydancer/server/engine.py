@@ -228,14 +228,13 @@ class Engine:
     def _compare_schema(self) -> None:
         """Says that the schema is of another version, where it is: either may be upgraded first."""
         installed = self._database.run(schema.version)
-        known = schema.migrations()[-1].name
-        if installed is not None and installed.migration != known:
-            older = installed.migration < known
+        if installed is not None and installed.version != __version__:
+            older = installed.version is None or _order(installed.version) < _order(__version__)
             log.event(
                 logging.WARNING,
                 "schema_of_another_version",
-                installed=installed.migration,
-                known=known,
+                schema=installed.version or "before 0.5.0",
+                engine=__version__,
                 hint="tinydancer upgrade --dsn ..." if older else "upgrade the engine",
             )
 
@@ -340,6 +339,10 @@ class Ahead(EmbedderWrapper):
         if list(texts) == self._texts:
             return self._vectors
         return self._embedder.embed(texts)
+
+
+def _order(version: str) -> tuple[int, ...]:
+    return tuple(int(number) for number in version.split("."))
 
 
 def _reserves(snapshot: Snapshot) -> bool:

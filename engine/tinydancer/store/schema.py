@@ -50,10 +50,13 @@ class Script:
 
 @dataclass(frozen=True)
 class Installed:
-    """What a database has: the last migration, and the dimension of its vectors."""
+    """What a database has: the last migration, the dimension of its vectors, and the version that
+    installed or upgraded it last, None before 0.5.0.
+    """
 
     migration: str
     dimension: int
+    version: str | None
 
 
 def migrations() -> tuple[Script, ...]:
@@ -141,9 +144,13 @@ def version(conn: Connection) -> Installed | None:
             " FROM tinydancer.migrations"
         )
         row = cursor.fetchone()
-    if row is None or row[0] is None:
-        return None
-    return Installed(migration=row[0], dimension=row[1])
+        if row is None or row[0] is None:
+            return None
+        cursor.execute("SELECT to_regprocedure('tinydancer.ruvector_version()') IS NOT NULL")
+        installed_by = None
+        if cursor.fetchone() == (True,):
+            installed_by = cursor.execute("SELECT tinydancer.ruvector_version()").fetchone()
+    return Installed(row[0], row[1], None if installed_by is None else installed_by[0])
 
 
 def _scripts(folder: str) -> tuple[Script, ...]:
