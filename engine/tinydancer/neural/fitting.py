@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import reduce
 
 import numpy as np
 
@@ -172,75 +173,117 @@ def fit(
     known = calibrate_on or held_out
     if known is not None:
         parts = trainer.parts(rows, "training", held_out)
-        known_logits, similarity = parts.logits(known), parts.similarity(known.vectors)
-        apart = parts
+        judged = _Judged.of(known, parts)
     else:
-        every = len(data) <= FEW_ROWS or fold is not None
-        if fold is None:
-            fold = folds(data.labels, FOLDS if every else HELD_OUT_PARTS, options.seed)
-        pieces = []
-        for number in range(int(fold.max()) + 1 if every else 1):
-            inside = rows.take(np.flatnonzero(fold != number))
-            apart = trainer.parts(inside, f"held-out part {number + 1}")
-            known = rows.take(np.flatnonzero(fold == number))
-            pieces.append((known, apart.logits(known), apart.similarity(known.vectors)))
-        known = pieces[0][0]
-        for piece in pieces[1:]:
-            known = known.joined(piece[0])
-        known_logits = [np.concatenate(part) for part in zip(*(p[1] for p in pieces), strict=True)]
-        similarity = np.concatenate([piece[2] for piece in pieces])
+        judged = _judged_in_turn(trainer, rows, fold)
         parts = trainer.parts(rows, "training")
 
-    def calibrate(use: slice) -> tuple[Calibration, Floats, Floats, Floats]:
-        weights = fit_mixture(known_logits[use], known.labels)
-        logits = mix(known_logits[use], weights)
-        settled = settle(logits)
-        probabilities = settled.probabilities
-        near = scope_signals(settled, similarity)
-        far = np.zeros((0, near.shape[1]), np.float32)
-        if outside_rows is not None:
-            far_logits = mix(apart.logits(outside_rows)[use], weights)
-            far = scope_signals(settle(far_logits), apart.similarity(outside_rows.vectors))
-        calibration = Calibration(
-            weights,
-            fit_conformal(probabilities, known.labels, options.coverage),
-            fit_scope(near, far),
-            _margin_percentiles(probabilities),
-        )
-        return calibration, logits, near, far
-
-    vector_only, logits, near, far = calibrate(slice(0, 1))
+    vectors_alone = _calibrated(judged, 1, outside_rows, options.coverage)
     with_words = None
     if parts.lexical is not None:
-        with_words, logits, near, far = calibrate(slice(0, 2))
-    shipped = with_words or vector_only
-    probabilities = settle(logits).probabilities
-    sets = shipped.conformal.sets(probabilities)
-    metrics = Metrics(
-        rows=len(data),
-        held_out=len(known.labels),
-        network=accuracy(known_logits[0], known.labels),
-        words=accuracy(known_logits[1], known.labels) if parts.lexical else None,
-        mixture=accuracy(logits, known.labels),
-        log_loss=log_loss(logits, known.labels),
-        ece=expected_calibration_error(probabilities, known.labels),
-        coverage=float(np.mean(sets[np.arange(len(sets)), known.labels])),
-        set_size=float(sets.sum(axis=1).mean()),
-        scope_auroc=area_under_roc(shipped.scope.score(near), shipped.scope.score(far))
-        if len(far)
-        else None,
-    )
+        with_words = _calibrated(judged, 2, outside_rows, options.coverage)
     classifier = RouteClassifier(
         names=data.names,
         capability_names=data.capability_names,
         space=space,
         network=parts.network,
         prototypes=parts.prototypes,
-        vector_only=vector_only,
+        vector_only=vectors_alone.calibration,
         lexical=parts.lexical,
-        with_words=with_words,
+        with_words=with_words.calibration if with_words else None,
     )
-    return Fitted(classifier, metrics)
+    return Fitted(classifier, _measured(len(data), judged, with_words or vectors_alone))
+
+
+@dataclass(frozen=True, eq=False)
+class _Judged:
+    """Rows as parts see them that were trained without them, which calibration goes by.
+
+    `logits` has each part's, (n, classes); `similarity` is (n,). `apart` are such parts.
+    """
+
+    rows: Rows
+    logits: list[Floats]
+    similarity: Floats
+    apart: _Parts
+
+    @classmethod
+    def of(cls, rows: Rows, apart: _Parts) -> _Judged:
+        return cls(rows, apart.logits(rows), apart.similarity(rows.vectors), apart)
+
+    def joined(self, other: _Judged) -> _Judged:
+        """These rows, then the others; the parts are the others'."""
+        return _Judged(
+            self.rows.joined(other.rows),
+            [np.concatenate(part) for part in zip(self.logits, other.logits, strict=True)],
+            np.concatenate([self.similarity, other.similarity]),
+            other.apart,
+        )
+
+
+def _judged_in_turn(trainer: _Trainer, rows: Rows, fold: Integers | None) -> _Judged:
+    """Parts of the rows, each judged by what was trained on the others; of many rows one part."""
+    every = len(rows.labels) <= FEW_ROWS or fold is not None
+    if fold is None:
+        fold = folds(rows.labels, FOLDS if every else HELD_OUT_PARTS, trainer.options.seed)
+    pieces = []
+    for number in range(int(fold.max()) + 1 if every else 1):
+        inside = rows.take(np.flatnonzero(fold != number))
+        apart = trainer.parts(inside, f"held-out part {number + 1}")
+        pieces.append(_Judged.of(rows.take(np.flatnonzero(fold == number)), apart))
+    return reduce(_Judged.joined, pieces)
+
+
+@dataclass(frozen=True, eq=False)
+class _Calibrated:
+    """A calibration, with the logits of the mixture (n, classes) that it was fitted on, and the
+    signals of scope of those rows and of texts from outside.
+    """
+
+    calibration: Calibration
+    logits: Floats
+    near: Floats
+    far: Floats
+
+
+def _calibrated(judged: _Judged, parts: int, outside: Rows | None, coverage: float) -> _Calibrated:
+    """The calibration of the first so many parts together: the network, and the words."""
+    weights = fit_mixture(judged.logits[:parts], judged.rows.labels)
+    logits = mix(judged.logits[:parts], weights)
+    settled = settle(logits)
+    near = scope_signals(settled, judged.similarity)
+    far = np.zeros((0, near.shape[1]), np.float32)
+    if outside is not None:
+        far_logits = mix(judged.apart.logits(outside)[:parts], weights)
+        far = scope_signals(settle(far_logits), judged.apart.similarity(outside.vectors))
+    calibration = Calibration(
+        weights,
+        fit_conformal(settled.probabilities, judged.rows.labels, coverage),
+        fit_scope(near, far),
+        _margin_percentiles(settled.probabilities),
+    )
+    return _Calibrated(calibration, logits, near, far)
+
+
+def _measured(rows: int, judged: _Judged, shipped: _Calibrated) -> Metrics:
+    labels, logits = judged.rows.labels, shipped.logits
+    probabilities = settle(logits).probabilities
+    sets = shipped.calibration.conformal.sets(probabilities)
+    scope = shipped.calibration.scope
+    return Metrics(
+        rows=rows,
+        held_out=len(labels),
+        network=accuracy(judged.logits[0], labels),
+        words=accuracy(judged.logits[1], labels) if len(judged.logits) > 1 else None,
+        mixture=accuracy(logits, labels),
+        log_loss=log_loss(logits, labels),
+        ece=expected_calibration_error(probabilities, labels),
+        coverage=float(np.mean(sets[np.arange(len(sets)), labels])),
+        set_size=float(sets.sum(axis=1).mean()),
+        scope_auroc=area_under_roc(scope.score(shipped.near), scope.score(shipped.far))
+        if len(shipped.far)
+        else None,
+    )
 
 
 @dataclass(frozen=True, eq=False)
