@@ -243,10 +243,17 @@ def _best_first(similarities: Similarities, few: int) -> Iterator[int]:
     kept = _NEVER
     if few < len(similarities):
         kept = np.partition(similarities, -few)[-few]
-    passing = similarities > _NEVER
-    for part in (passing & (similarities >= kept), passing & (similarities < kept)):
-        positions = np.flatnonzero(part)
-        yield from positions[np.argsort(-similarities[positions], kind="stable")].tolist()
+    if kept > _NEVER:
+        yield from _falling(similarities, similarities >= kept)
+        yield from _falling(similarities, (similarities > _NEVER) & (similarities < kept))
+    else:
+        yield from _falling(similarities, similarities > _NEVER)
+
+
+def _falling(similarities: Similarities, these: NDArray[np.bool_]) -> list[int]:
+    (positions,) = these.nonzero()
+    found: list[int] = positions[np.argsort(-similarities[positions], kind="stable")].tolist()
+    return found
 
 
 # Routes sorted at first beyond those asked for: equals of the last one, and those that may not be
