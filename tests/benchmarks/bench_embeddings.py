@@ -1,13 +1,14 @@
 """How long embedding takes, and how near the static table comes to the encoder it copies.
 
-    python tests/benchmarks/bench_embeddings.py [--models DIR] [--data DIR] [--json]
+    python -m tests.benchmarks.bench_embeddings [--models DIR] [--data DIR] [--json]
 
 Times are microseconds a text on one thread, by the clock; `processor` is the median of processor
 time, which other processes disturb less. Texts are random words, each text new: only words repeat,
 as they do in requests. The ratio is to the tokenizer alone on the same sentence, in processor time,
-which varies least from machine to machine. MiniLM is measured where --models has it (the directory
-that `tinydancer models fetch` uses). --data is a folder a data set with train and, where there is
-one, valid.jsonl.gz; test files are not read. Where there is no valid, a fifth of train is held out.
+which varies least from machine to machine. MiniLM is measured where --models has it: the directory
+above the one that `tinydancer models fetch minilm` prints, /var/cache/tinydancer for root. --data
+is a folder a data set with train and, where there is one, valid.jsonl.gz; test files are not read.
+Where there is no valid, a fifth of train is held out.
 """
 
 from __future__ import annotations

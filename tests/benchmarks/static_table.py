@@ -7,7 +7,7 @@ DIR holds clinc150 and banking77; test files are not read. BANKING77 is fitted o
 train and measured on the fifth, CLINC150 on train and valid. FILE is a table that was fitted
 without the held-out texts; where it is missing it is made first, in ten minutes of processor time.
 The package's own table, which has seen BANKING77's fifth, is measured beside it. Prints per cent
-and cosines.
+and cosines. For root the model lies in /var/cache: XDG_CACHE_HOME=/var/cache before the command.
 """
 
 from __future__ import annotations
