@@ -185,6 +185,16 @@ def test_rows_of_another_cluster_do_not_make_every_scan_read_again(conn, snapsho
     assert conn.execute("SELECT count(*) FROM changes WHERE xid > '1000000000'").fetchone() == (0,)
 
 
+def test_outcomes_alone_leave_few_rows_of_changes(conn, snapshots, monkeypatch):
+    monkeypatch.setattr(store_snapshots, "READINGS_BETWEEN_PRUNINGS", 4)
+    conn.execute("INSERT INTO agents (name) VALUES ('a')")
+    for _ in range(40):
+        conn.execute("SELECT ruvector_record_usage(agent_name := 'a', cost := 0)")
+        snapshots.current()
+    [(rows,)] = conn.execute("SELECT count(*) FROM changes WHERE part = 'performance'").fetchall()
+    assert rows <= 6
+
+
 def test_a_pruning_that_fails_fails_no_scan(snapshots, monkeypatch, caplog):
     monkeypatch.setattr(store_snapshots, "PRUNE", "SELECT 1 / 0")
     assert snapshots.current().agents.names == ()

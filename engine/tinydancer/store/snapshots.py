@@ -73,14 +73,10 @@ class Snapshots:
             # Another scan may have read it since this one asked.
             if snapshot is not None and snapshot.read_at >= question.asked_at:
                 return snapshot
-            # After a reconnect nothing is known of the past, not even that it is the same.
-            if stale == EVERYTHING:
-                return self._read(None)
-            if stale != PERFORMANCE or snapshot is None:
-                return self._read(snapshot)
-            started = monotonic()
-            read = self._remeasured(snapshot) or self._read(snapshot)
-            self._performance_took = monotonic() - started
+            read = self._renewed(snapshot, stale)
+            if self._readings % READINGS_BETWEEN_PRUNINGS == 0:
+                self._prune()
+            self._readings += 1
             return read
 
     def current(self) -> Snapshot:
@@ -98,22 +94,26 @@ class Snapshots:
         self._writer.join(timeout=5)
         self._freshness.close()
 
+    def _renewed(self, previous: Snapshot | None, stale: frozenset[str]) -> Snapshot:
+        # After a reconnect nothing is known of the past, not even that it is the same.
+        if previous is None or stale == EVERYTHING:
+            return self._read(None)
+        if stale != PERFORMANCE:
+            return self._read(previous)
+        started = monotonic()
+        snapshot = self._database.run(lambda conn: remeasured(conn, previous))
+        if snapshot is None:
+            snapshot = self._read(previous)
+        self._snapshot = snapshot
+        self._performance_took = monotonic() - started
+        return snapshot
+
     def _read(self, previous: Snapshot | None) -> Snapshot:
         self._freshness.connect()
         snapshot, unsaved = self._database.run(lambda conn: self._read_on(conn, previous))
         self._snapshot = snapshot
         if unsaved:
             self._unsaved.put((snapshot.embedder, unsaved))
-        if self._readings % READINGS_BETWEEN_PRUNINGS == 0:
-            self._prune()
-        self._readings += 1
-        return snapshot
-
-    def _remeasured(self, previous: Snapshot) -> Snapshot | None:
-        """The snapshot where nothing but outcomes has come; None where it takes more reading."""
-        snapshot = self._database.run(lambda conn: remeasured(conn, previous))
-        if snapshot is not None:
-            self._snapshot = snapshot
         return snapshot
 
     def _prune(self) -> None:
