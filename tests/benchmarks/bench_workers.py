@@ -1,11 +1,14 @@
 """How many decisions a second an engine makes for several sessions at once, by its workers.
 
     python -m tests.benchmarks.bench_workers [--postgres 16|18] [--sessions N ...] [--seconds S]
+        [--outcomes]
 
 On an embedded server of its own. Each session is a process that asks one request after another
 (`SELECT ... FROM route_decisions WHERE request = $1`, texts not seen before), by the native front
 door. The engines run in turn, each asked by as many sessions in the same minute; the ratio is to
-the engine with one worker. Sessions and their backends take their part of the processors too.
+the engine with one worker. Sessions and their backends take their part of the processors too. With
+--outcomes each session records what came of a decision before it asks for the next: the engine has
+to read that first.
 """
 
 from __future__ import annotations
@@ -30,7 +33,10 @@ from tinydancer.embedded.server import DEFAULT_VERSION
 WARM_SECONDS = 0.5
 
 
-def ask(dsn: str, schema: str, session: int, seconds: float) -> int:
+RECORD = "SELECT tinydancer.ruvector_record_usage(agent_name := %s, cost := 0, latency_ms := 100)"
+
+
+def ask(dsn: str, schema: str, outcomes: bool, session: int, seconds: float) -> int:
     """How many decisions one session gets in so many seconds."""
     words = random.Random(f"{schema} {session} {time.monotonic_ns()}")
     with psycopg.connect(dsn, autocommit=True) as db:
@@ -40,7 +46,10 @@ def ask(dsn: str, schema: str, session: int, seconds: float) -> int:
             asked = 0
             while time.monotonic() < until:
                 text = f"{' '.join(words.choices(WORDS, k=12))} {words.random()}"
-                db.execute(f"{DECIDE} WHERE request = %s", (text,), prepare=True).fetchall()
+                query = f"{DECIDE} WHERE request = %s"
+                [(agent, *_)] = db.execute(query, (text,), prepare=True).fetchall()
+                if outcomes:
+                    db.execute(RECORD, (agent,), prepare=True)
                 asked += 1
             return asked
 
@@ -48,10 +57,11 @@ def ask(dsn: str, schema: str, session: int, seconds: float) -> int:
         return decisions(time.monotonic() + seconds)
 
 
-def rate(dsn: str, schema: str, sessions: int, seconds: float) -> float:
+def rate(dsn: str, schema: str, outcomes: bool, sessions: int, seconds: float) -> float:
     """Decisions a second of so many sessions together."""
     with get_context("spawn").Pool(sessions) as pool:
-        asked = pool.starmap(ask, [(dsn, schema, number, seconds) for number in range(sessions)])
+        each = [(dsn, schema, outcomes, number, seconds) for number in range(sessions)]
+        asked = pool.starmap(ask, each)
     return sum(asked) / seconds
 
 
@@ -90,6 +100,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--sessions", type=int, nargs="+", default=[1, 2, 4, 16])
     parser.add_argument("--workers", type=int, nargs="+", default=[1, max(2, cores // 2)])
     parser.add_argument("--seconds", type=float, default=4.0)
+    parser.add_argument("--outcomes", action="store_true")
     options = parser.parse_args(arguments)
     with throwaway_instance(options.postgres) as place:
         with place.server.connect() as db:
@@ -99,7 +110,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             for sessions in options.sessions:
                 first = None
                 for workers, schema in schemas.items():
-                    found = rate(dsn, schema, sessions, options.seconds)
+                    found = rate(dsn, schema, options.outcomes, sessions, options.seconds)
                     first = first or found
                     print(
                         f"{sessions:3} sessions, {workers} workers: {found:8.0f} decisions a second"
