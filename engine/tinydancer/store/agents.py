@@ -6,7 +6,7 @@ from tinydancer.agents.model import Agent, Performance, Prices
 from tinydancer.agents.registry import AgentTable
 from tinydancer.embeddings.base import Embedder
 from tinydancer.store.database import Connection
-from tinydancer.store.freshness import STALE_PARTS, Seen
+from tinydancer.store.freshness import PERFORMANCE, STALE_PARTS, Seen
 from tinydancer.store.vectors import Unsaved, stored_vectors, unsaved
 
 # What Python has no value for must not reach it, or nobody is answered: prices below the least
@@ -26,7 +26,7 @@ FROM tinydancer.agents JOIN tinydancer.agent_stats AS stats ON stats.agent = nam
 WHERE active ORDER BY name COLLATE "C"
 """
 # What has changed since, and how each agent does, of one moment.
-PERFORMANCE = f"""
+FIGURES = f"""
 SELECT pg_current_snapshot()::text, ARRAY({STALE_PARTS}),
        names, latency_ms, quality, output_tokens, outcomes
 FROM (
@@ -40,7 +40,6 @@ FROM (
     ) AS sorted
 ) AS performance
 """  # noqa: S608 - our own text
-ONLY_PERFORMANCE = frozenset({"performance"})
 
 
 def read_agents(conn: Connection, embedder: Embedder) -> tuple[AgentTable, tuple[Unsaved, ...]]:
@@ -81,10 +80,10 @@ def read_performance(
     waits for it.
     """
     with conn.cursor(binary=True) as cursor:
-        row = cursor.execute(PERFORMANCE, seen.parameters()).fetchone()
+        row = cursor.execute(FIGURES, seen.parameters()).fetchone()
     assert row is not None  # noqa: S101 - an aggregate has one row
     snapshot, changed, names, *columns = row
-    if not ONLY_PERFORMANCE.issuperset(changed) or tuple(names or ()) != agents.names:
+    if not PERFORMANCE.issuperset(changed) or tuple(names or ()) != agents.names:
         return None
     performance = [
         Performance(latency, quality, output_tokens=tokens, outcomes=outcomes)

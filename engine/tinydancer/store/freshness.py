@@ -26,6 +26,8 @@ ANSWER_TIMEOUT_S = 5.0
 # All parts: what an answer names after a reconnect, when nothing is known of the time between.
 EVERYTHING = frozenset({"*"})
 NOTHING: frozenset[str] = frozenset()
+# What outcomes change, which come all the time.
+PERFORMANCE = frozenset({"performance"})
 
 # Rows at or above the copy's xmin which it did not see; a floor there may hide pruned ones. The
 # table's own oid tells a schema that was dropped and restored meanwhile.

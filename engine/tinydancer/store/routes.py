@@ -100,21 +100,22 @@ class IndexedRoutes:
 
 @dataclass(frozen=True, eq=False)
 class StoredRoutes:
-    """The active routes. Where they are searched in the database, `table` has no vectors, and
-    `indexed` is not None. `unsaved` are the names of those of which vectors were made that may not
-    have been written back.
+    """The active routes, as they were read under `seen`. Where they are searched in the database,
+    `table` has no vectors, and `indexed` is not None. `unsaved` are the names of those of which
+    vectors were made that may not have been written back.
     """
 
+    seen: Seen
     table: RouteTable
     indexed: IndexedRoutes | None
     unsaved: frozenset[str]
 
-    def written_since(self, conn: Connection, seen: Seen) -> Changes | None:
-        """What has become of the routes since they were read, when `seen` was.
+    def written_since(self, conn: Connection) -> Changes | None:
+        """What has become of the routes since they were read.
 
         None where all of them had better be read again.
         """
-        row = conn.execute(WRITTEN, seen.parameters()).fetchone()
+        row = conn.execute(WRITTEN, self.seen.parameters()).fetchone()
         if row is None:
             return None
         names, utterances, written, ids = row
@@ -144,16 +145,14 @@ def read_routes(
     conn: Connection,
     embedder: Embedder,
     settings: Settings,
-    previous: StoredRoutes | None = None,
-    seen: Seen | None = None,
+    seen: Seen,
+    previous: StoredRoutes | None,
 ) -> tuple[StoredRoutes, tuple[Unsaved, ...]]:
-    """The active routes, and the vectors that had to be made of them.
+    """The active routes under `seen`, and the vectors that had to be made of them.
 
-    Where `previous` were read under `seen`, only what has changed since is read.
+    Where there are `previous` ones, only what has changed since is read.
     """
-    changes = None
-    if previous is not None and seen is not None:
-        changes = previous.written_since(conn, seen)
+    changes = None if previous is None else previous.written_since(conn)
     indexed = settings.indexed_routes(_count_vectors(conn) if changes is None else changes.vectors)
     kept, names = RouteTable.build([], _no_vectors(embedder), _NO_OWNERS), None
     if previous is not None and changes is not None and (previous.indexed is not None) == indexed:
@@ -162,12 +161,12 @@ def read_routes(
     made_of = frozenset(key[0] for part in read.made for key in part.keys)
     if not indexed:
         table = kept.replaced(names or (), read.routes, read.vectors, read.owners)
-        return StoredRoutes(table, None, made_of), read.made
+        return StoredRoutes(seen, table, None, made_of), read.made
     table = kept.replaced(names or (), read.routes, _no_vectors(embedder), _NO_OWNERS)
     positions = {route.name: position for position, route in enumerate(table.routes)}
     owners = [positions[read.routes[owner].name] for owner in read.owners.tolist()]
     pending = IndexedRoutes(positions, read.vectors, np.array(owners, np.int64))
-    return StoredRoutes(table, pending, made_of), read.made
+    return StoredRoutes(seen, table, pending, made_of), read.made
 
 
 @dataclass(frozen=True, eq=False)

@@ -86,6 +86,7 @@ def read_snapshot(
         conn.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
         position = conn.execute(POSITION).fetchone()
         assert position is not None  # noqa: S101 - a SELECT without FROM has one row
+        seen = Seen(*position)
         settings = read_settings(conn)
         _check_embedder(settings, embedder)
         stale = EVERYTHING
@@ -99,10 +100,10 @@ def read_snapshot(
             agents, made_of_agents = previous.agents, ()
             agents_unsaved = previous.agents_unsaved
         if previous is None or stale & {"settings", "*"}:
-            routes, made_of_routes = read_routes(conn, embedder, settings)
+            routes, made_of_routes = read_routes(conn, embedder, settings, seen, None)
         elif "routes" in stale:
-            before, seen = previous.stored_routes, previous.seen
-            routes, made_of_routes = read_routes(conn, embedder, settings, before, seen)
+            before = previous.stored_routes
+            routes, made_of_routes = read_routes(conn, embedder, settings, seen, before)
         else:
             routes, made_of_routes = previous.stored_routes, ()
         classifier = None if previous is None else previous.classifier
@@ -123,7 +124,7 @@ def read_snapshot(
         settings,
         embedder,
         served,
-        Seen(*position),
+        seen,
         read_at,
         agents_unsaved,
         classifier,

@@ -13,7 +13,7 @@ import psycopg
 from tinydancer.embeddings.base import Embedder
 from tinydancer.errors import TinyDancerError
 from tinydancer.store.database import Connection, Database
-from tinydancer.store.freshness import EVERYTHING, Freshness, Question, Seen
+from tinydancer.store.freshness import EVERYTHING, PERFORMANCE, Freshness, Question, Seen
 from tinydancer.store.settings import Settings, read_settings
 from tinydancer.store.snapshot import Snapshot, claim_space, read_snapshot, remeasured
 from tinydancer.store.vectors import Unsaved
@@ -24,7 +24,6 @@ logger = logging.getLogger(__name__)
 # After so many readings an engine removes old rows from the table of changes.
 READINGS_BETWEEN_PRUNINGS = 64
 CHEAP_READING_S = 0.05
-PERFORMANCE = frozenset({"performance"})
 
 PRUNE = "SELECT tinydancer.prune_changes()"
 
@@ -73,7 +72,7 @@ class Snapshots:
             # Another scan may have read it since this one asked.
             if snapshot is not None and snapshot.read_at >= question.asked_at:
                 return snapshot
-            read = self._renewed(snapshot, stale)
+            self._snapshot = read = self._renewed(snapshot, stale)
             if self._readings % READINGS_BETWEEN_PRUNINGS == 0:
                 self._prune()
             self._readings += 1
@@ -104,14 +103,12 @@ class Snapshots:
         snapshot = self._database.run(lambda conn: remeasured(conn, previous))
         if snapshot is None:
             snapshot = self._read(previous)
-        self._snapshot = snapshot
         self._performance_took = monotonic() - started
         return snapshot
 
     def _read(self, previous: Snapshot | None) -> Snapshot:
         self._freshness.connect()
         snapshot, unsaved = self._database.run(lambda conn: self._read_on(conn, previous))
-        self._snapshot = snapshot
         if unsaved:
             self._unsaved.put((snapshot.embedder, unsaved))
         return snapshot
