@@ -265,10 +265,10 @@ def _open(dsn: str | None, password_file: Path | None, directory: Path | None) -
 
     if dsn is None:
         dsn = running_instance(directory).server.dsn()
-    # The engine's own error would send whoever runs a command to an engine.
-    connect(dsn, password_file).close()
     if password_file:
         dsn = make_conninfo(dsn, password=secret(password_file))
+    # The engine's own error would send whoever runs a command to an engine.
+    connect(dsn, None).close()
     return Database(dsn)
 
 
