@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psycopg
@@ -143,30 +143,26 @@ def test_up_replaces_an_engine_whose_frames_are_of_another_version(data: Path) -
     assert shown["engine"]["version"] == __version__
 
 
-def test_status_of_an_engine_that_does_not_answer_says_so_within_seconds(data: Path) -> None:
-    pid = json.loads(succeed("status", "--data", data, "--json"))["engine"]["pid"]
-    os.killpg(pid, signal.SIGSTOP)  # its workers too
+@pytest.mark.parametrize(
+    ("process", "send", "said"),
+    [
+        ("engine", os.killpg, "not answered"),  # its workers too
+        ("server", os.kill, "timeout"),
+    ],
+)
+def test_status_of_what_does_not_answer_says_so_within_seconds(
+    data: Path, process: str, send: Callable[[int, int], None], said: str
+) -> None:
+    pid = json.loads(succeed("status", "--data", data, "--json"))[process]["pid"]
+    send(pid, signal.SIGSTOP)
     try:
         began = time.monotonic()
         shown = run("status", "--data", data, "--json")
         assert time.monotonic() - began < 15
     finally:
-        os.killpg(pid, signal.SIGCONT)
+        send(pid, signal.SIGCONT)
     assert shown.returncode == 3
-    assert "not answered" in json.loads(shown.stdout)["engine"]["error"]
-
-
-def test_status_of_a_server_that_does_not_answer_says_so_within_seconds(data: Path) -> None:
-    pid = json.loads(succeed("status", "--data", data, "--json"))["server"]["pid"]
-    os.kill(pid, signal.SIGSTOP)
-    try:
-        began = time.monotonic()
-        shown = run("status", "--data", data, "--json")
-        assert time.monotonic() - began < 15
-    finally:
-        os.kill(pid, signal.SIGCONT)
-    assert shown.returncode == 3
-    assert "timeout" in json.loads(shown.stdout)["engine"]["error"]
+    assert said in json.loads(shown.stdout)["engine"]["error"]
 
 
 def test_status_shows_what_runs(data: Path) -> None:
