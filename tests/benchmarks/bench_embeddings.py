@@ -1,20 +1,17 @@
-"""How long embedding takes, and how near the static table comes to the encoder it copies.
+"""How long embedding takes.
 
-    python -m tests.benchmarks.bench_embeddings [--models DIR] [--data DIR] [--json]
+    python -m tests.benchmarks.bench_embeddings [--models DIR] [--json]
 
 Times are microseconds a text on one thread, by the clock; `processor` is the median of processor
 time, which other processes disturb less. Texts are random words, each text new: only words repeat,
 as they do in requests. The ratio is to the tokenizer alone on the same sentence, in processor time,
 which varies least from machine to machine. MiniLM is measured where --models has it: the directory
-above the one that `tinydancer models fetch minilm` prints, /var/cache/tinydancer for root. --data
-is a folder a data set with train and, where there is one, valid.jsonl.gz; test files are not read.
-Where there is no valid, a fifth of train is held out.
+above the one that `tinydancer models fetch minilm` prints, /var/cache/tinydancer for root.
 """
 
 from __future__ import annotations
 
 import argparse
-import gzip
 import json
 import random
 import time
@@ -27,14 +24,12 @@ from tokenizers.models import WordPiece
 from tokenizers.normalizers import BertNormalizer
 from tokenizers.pre_tokenizers import BertPreTokenizer
 
-from tinydancer.embeddings.base import Embedder
 from tinydancer.embeddings.cache import CachedEmbedder
 from tinydancer.embeddings.fetch import default_cache_dir, minilm_directory
 from tinydancer.embeddings.minilm import MiniLMEmbedder
 from tinydancer.embeddings.static import StaticEmbedder
 from tinydancer.embeddings.static_table import builtin_vocabulary
 
-NEIGHBOURS = 10
 Row = dict[str, object]
 
 
@@ -93,54 +88,15 @@ def speeds(static: StaticEmbedder, minilm: MiniLMEmbedder | None) -> list[Row]:
     return rows
 
 
-def read(path: Path) -> list[tuple[str, str]]:
-    with gzip.open(path, "rt", encoding="utf-8") as file:
-        rows = [json.loads(line) for line in file]
-    return [(row["text"], row["label"]) for row in rows]
-
-
-def qualities(data: Path, embedders: list[Embedder]) -> list[Row]:
-    rows: list[Row] = []
-    for folder in sorted(path for path in data.iterdir() if (path / "train.jsonl.gz").exists()):
-        train = read(folder / "train.jsonl.gz")
-        random.Random(0).shuffle(train)
-        if (folder / "valid.jsonl.gz").exists():
-            held = read(folder / "valid.jsonl.gz")
-        else:
-            held, train = train[: len(train) // 5], train[len(train) // 5 :]
-        labels = sorted({label for _, label in train})
-        of = np.array([labels.index(label) for _, label in train])
-        expected = np.array([labels.index(label) for _, label in held])
-        for embedder in embedders:
-            known = embedder.embed([text for text, _ in train])
-            asked = embedder.embed([text for text, _ in held])
-            centroids = np.stack([known[of == label].mean(0) for label in range(len(labels))])
-            centroids /= np.linalg.norm(centroids, axis=1, keepdims=True)
-            near = np.argpartition(-(asked @ known.T), NEIGHBOURS, axis=1)[:, :NEIGHBOURS]
-            votes = np.stack([np.bincount(of[row], minlength=len(labels)) for row in near])
-            rows.append(
-                {
-                    "data": folder.name,
-                    "model": embedder.model,
-                    "kNN-10": 100 * float((votes.argmax(1) == expected).mean()),
-                    "centroid": 100 * float(((asked @ centroids.T).argmax(1) == expected).mean()),
-                }
-            )
-    return rows
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--models", type=Path, default=default_cache_dir())
-    parser.add_argument("--data", type=Path)
     parser.add_argument("--json", action="store_true")
     asked = parser.parse_args(arguments)
     static = StaticEmbedder.builtin()
     directory = minilm_directory(asked.models)
     minilm = MiniLMEmbedder(directory) if directory.is_dir() else None
     rows = speeds(static, minilm)
-    if asked.data:
-        rows += qualities(asked.data, [static, *([minilm] if minilm else [])])
     if asked.json:
         print(json.dumps(rows, indent=2))
         return
